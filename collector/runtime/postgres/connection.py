@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Generator
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -19,6 +19,8 @@ logging.getLogger("psycopg").setLevel(logging.ERROR)
 T = TypeVar("T")
 
 CONNECT_SECONDS = 3
+TAKES_WRITES = "read-write"
+"""What is demanded of a server by `target_session_attrs`, where several hosts are named."""
 ANSWER_SECONDS = 10.0
 """How long one statement may take where a request waits for its commit."""
 _DEFAULTS = {
@@ -39,8 +41,21 @@ def conninfo_of(url: str, *, application: str) -> str:
     given = _read(url)
     defaults = _DEFAULTS | {"application_name": application}
     if "," in given.get("host", "") + given.get("hostaddr", ""):
-        defaults["target_session_attrs"] = "read-write"
+        defaults["target_session_attrs"] = TAKES_WRITES
     return make_conninfo("", **(defaults | given | {"client_encoding": "UTF8"}))
+
+
+def hosts_of(conninfo: str) -> list[str]:
+    """Return a connection string for each host of one, in their order; ports as libpq has them."""
+    given = {name: str(value) for name, value in conninfo_to_dict(conninfo).items()}
+    lists = {name: given[name].split(",") for name in ("host", "hostaddr", "port") if name in given}
+    count = max(1, *(len(lists.get(name, ())) for name in ("host", "hostaddr")))
+    found = []
+    for number in range(count):
+        # One port is that of all hosts; an empty one is the default.
+        own = {name: each[number if len(each) > 1 else 0] for name, each in lists.items()}
+        found.append(make_conninfo("", **(given | own)))
+    return found
 
 
 def name_of(url: str) -> str:
@@ -100,6 +115,42 @@ class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
         super().__init__(pgconn)
         self._is_unconfirmed = False
         self.add_notice_handler(self._note)
+
+    @classmethod
+    def connect(cls, conninfo: str = "", **options: Any) -> Self:
+        """Connect; of several hosts to the first that takes writes, where that is demanded.
+
+        libpq believes what a host says of itself at the beginning, and a pooler says what was so
+        when it first reached its server: each is asked. OperationalError where none takes writes.
+        """
+        hosts = hosts_of(conninfo)
+        demanded = conninfo_to_dict(conninfo).get("target_session_attrs")
+        if len(hosts) == 1 or demanded != TAKES_WRITES:
+            return super().connect(conninfo, **options)
+        refusal = psycopg.OperationalError("no host is named")
+        for host in hosts:
+            try:
+                db = super().connect(host, **options)
+            except psycopg.OperationalError as error:
+                refusal = error
+                continue
+            try:
+                if db.takes_writes():
+                    return db
+                refusal = psycopg.OperationalError("none of the hosts takes writes now")
+            except psycopg.OperationalError as error:
+                refusal = error
+            db.close()
+        raise refusal
+
+    def takes_writes(self) -> bool:
+        """Ask the server whether it is neither a standby nor set to be read-only."""
+        answer_seconds, self.answer_seconds = self.answer_seconds, CONNECT_SECONDS
+        try:
+            row = self.execute("SHOW transaction_read_only").fetchone()
+        finally:
+            self.answer_seconds = answer_seconds
+        return row is not None and row[0] == "off"
 
     def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
         """Wait for an answer; without one, close the connection and raise OperationalError.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 
 import psycopg
 import pytest
@@ -238,6 +238,32 @@ def test_a_pooler_that_keeps_sessions_is_used(postgres, database):
         pooled = postgres.url(database, port=pooler.port)
         use_ledger(pooled)
         use_store(pooled)
+
+
+@pytest.mark.skipif(pgbouncer.BINARY is None, reason="no PgBouncer here: apt-get install pgbouncer")
+def test_of_several_poolers_the_one_whose_server_takes_writes_now_is_used(postgres):
+    """A pooler tells new clients what its server was when it was reached first."""
+    with ExitStack() as stack:
+        former = stack.enter_context(closing(PostgresServer()))
+        former.start()
+        pooler = stack.enter_context(closing(PgBouncer(former, "session")))
+        host = f"127.0.0.1:{pooler.port}"
+        hosts = f"{host},127.0.0.1:{postgres.port}"
+        url = former.url("postgres", port=pooler.port).replace(host, hosts)
+
+        def ports():
+            with closing(Link(url)) as ours, closing(PostgresLink(url)) as bridges:
+                found = [
+                    each.ask(lambda db: db.execute("SHOW port").fetchone()[0])
+                    for each in (ours, bridges)
+                ]
+            with closing(PostgresReader(url)) as reader:
+                return [*found, reader.read(lambda db: db.rows("SHOW port"))[0][0]]
+
+        assert ports() == [str(former.port)] * 3
+        execute(former.url("postgres"), "ALTER SYSTEM SET default_transaction_read_only = on")
+        execute(former.url("postgres"), "SELECT pg_reload_conf()")
+        assert ports() == [str(postgres.port)] * 3
 
 
 class TestConnectionsThatAreCut:
