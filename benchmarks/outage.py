@@ -1,19 +1,22 @@
 """An hour of traffic while InfluxDB is away: do reporters notice, does memory grow, how fast after?
 
-    uv run --group bench python benchmarks/outage.py [--reports 300000]
+    uv run --group bench python benchmarks/outage.py [--reports 300000] [--rounds 5]
 
 Runs a collector process and a real InfluxDB (see tests/support/engines/influx_engine.py). Posts the
-same load three times, alternating: InfluxDB there, away, there. Then InfluxDB comes back and the
-backlog is timed to its end, beside the same lines written to it directly.
+same load three times, alternating: InfluxDB there, away, there. Then everything is exported again,
+as after an outage, and the same lines are written directly over two connections, in turns.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +30,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
 from collector.influx.client import Influx  # noqa: E402
+from collector.influx.outcome import Stored  # noqa: E402
 from collector.influx.points import raw_page  # noqa: E402
 from collector.ledger.sqlite.reader import SqliteReader  # noqa: E402
 from collector.schema import Policy  # noqa: E402
@@ -36,6 +40,7 @@ from tests.support.engines.influx_engine import InfluxEngine  # noqa: E402
 BATCH = 1000
 USERS, SERVERS = 5000, 3
 PAGE = 5000
+CONNECTIONS = 2
 console = Console()
 
 
@@ -51,10 +56,20 @@ class Load:
     rss_after_mib: float
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One turn of bringing points to InfluxDB: the rate, and processor time for each point."""
+
+    per_second: float
+    own_micros: float
+    influx_micros: float
+
+
 def main() -> int:
     """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--reports", type=int, default=300_000, help="in each of the loads")
+    parser.add_argument("--rounds", type=int, default=5, help="of the turns")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, closing(engine(Path(folder))) as influx:
         console.print(f"InfluxDB: {influx.description}")
@@ -66,18 +81,16 @@ def main() -> int:
                 away(collector, influx, arguments.reports),
                 post(collector, "InfluxDB there again, backlog draining", arguments.reports),
             ]
-            points, seconds = drain(collector)
-            direct_per_second = write_directly(collector, influx, points)
+            poll("an empty backlog", lambda: not backlog(collector), seconds=600)
+            drained, direct = [], []
+            for _ in range(arguments.rounds):
+                drained.append(drain(collector, influx))
+                direct.append(write_directly(collector, influx))
         finally:
             collector.terminate()
         counted = influx.query('SELECT count("upload_bytes") AS n FROM "raw"."traffic"')[0]["n"]
     show(loads)
-    rate = points / seconds
-    console.print(
-        f"backlog of {points:,} points drained in {seconds:.1f} s: {rate:,.0f} points/s; "
-        f"the same lines written directly: {direct_per_second:,.0f}/s "
-        f"(ratio {rate / direct_per_second:.2f})"
-    )
+    show_ways({"by the collector": drained, f"directly, {CONNECTIONS} connections": direct})
     console.print(f"points in InfluxDB: {counted:,}, reports sent: {3 * arguments.reports:,}")
     return 0 if counted == 3 * arguments.reports else 1
 
@@ -141,33 +154,97 @@ def rss_mib(collector: CollectorProcess) -> float:
     return pages * 4096 / 2**20
 
 
-def drain(collector: CollectorProcess) -> tuple[int, float]:
-    """Wait until everything is exported; return how many points that was, and the seconds."""
+def cpu_seconds(pid: int | None) -> float:
+    """Return the processor time of a process; 0 without one that can be seen."""
+    if pid is None:
+        return 0.0
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def backlog(collector: CollectorProcess) -> int:
+    """Return how many reports one of the streams has before it."""
     with closing(SqliteReader(collector.ledger)) as reader:
-        points = reader.backlog(Policy.RAW).reports
-        started_at = time.perf_counter()
+        return max(reader.backlog(policy).reports for policy in Policy)
+
+
+def drain(collector: CollectorProcess, influx: InfluxEngine) -> Way:
+    """Have everything exported again; the time begins with the first page that is stored."""
+    collector.terminate()
+    collector.run("export", "rebuild")
+    collector.start()
+    with closing(SqliteReader(collector.ledger)) as reader:
+        poll("a first page", lambda: reader.export_state(Policy.RAW).seq > 0, seconds=600)
+        points = reader.last_seq() - reader.export_state(Policy.RAW).seq
+        turn = Turn(collector.pid, influx.pid)
         poll(
             "an empty backlog",
             lambda: not any(reader.backlog(policy).reports for policy in Policy),
             seconds=600,
         )
-    return points, time.perf_counter() - started_at
+    return turn.way(points)
 
 
-def write_directly(collector: CollectorProcess, influx: InfluxEngine, points: int) -> float:
-    """Write the same lines again without the collector and return the rate."""
-    with (
-        closing(SqliteReader(collector.ledger)) as reader,
-        closing(Influx(influx.access())) as writer,
-    ):
+def write_directly(collector: CollectorProcess, influx: InfluxEngine) -> Way:
+    """Write the lines of all reports, without the collector."""
+    with closing(SqliteReader(collector.ledger)) as reader:
         pages = [
             raw_page(reader.reports_after(seq, limit=PAGE), oldest_millis=0).lines
-            for seq in range(0, points, PAGE)
+            for seq in range(0, reader.last_seq(), PAGE)
         ]
-        started_at = time.perf_counter()
+    turn = Turn(os.getpid(), influx.pid)
+    with ThreadPoolExecutor(CONNECTIONS) as threads:
+        written = [
+            threads.submit(write_share, influx, pages[n::CONNECTIONS]) for n in range(CONNECTIONS)
+        ]
+    return turn.way(sum(each.result() for each in written))
+
+
+def write_share(influx: InfluxEngine, pages: Sequence[Sequence[str]]) -> int:
+    """Write pages over one connection; return how many lines they have."""
+    with closing(Influx(influx.access())) as writer:
         for lines in pages:
-            writer.write(Policy.RAW.bucket, lines)
-        return sum(map(len, pages)) / (time.perf_counter() - started_at)
+            outcome = writer.write(Policy.RAW.bucket, lines)
+            assert isinstance(outcome, Stored), outcome
+    return sum(map(len, pages))
+
+
+class Turn:
+    """Measures a turn from its making on."""
+
+    def __init__(self, own_pid: int | None, influx_pid: int | None) -> None:
+        self._pids = own_pid, influx_pid
+        self._cpu_seconds = [cpu_seconds(each) for each in self._pids]
+        self._started_at = time.perf_counter()
+
+    def way(self, points: int) -> Way:
+        """Return what it was for so many points."""
+        seconds = time.perf_counter() - self._started_at
+        own, influx = (
+            (cpu_seconds(pid) - before) / points * 1e6
+            for pid, before in zip(self._pids, self._cpu_seconds, strict=True)
+        )
+        return Way(points / seconds, own, influx)
+
+
+def show_ways(ways: dict[str, list[Way]]) -> None:
+    """Print medians of the ways, and each turn's ratio of the first to the second."""
+    table = Table(title="Points brought to InfluxDB, medians", title_justify="left")
+    for column in ("way", "points/s", "CPU of the sender", "CPU of InfluxDB"):
+        table.add_column(column, justify="left" if column == "way" else "right")
+    for name, turns in ways.items():
+        table.add_row(
+            name,
+            f"{statistics.median(each.per_second for each in turns):,.0f}",
+            f"{statistics.median(each.own_micros for each in turns):.1f} µs",
+            f"{statistics.median(each.influx_micros for each in turns):.1f} µs",
+        )
+    console.print(table)
+    ratios = [one.per_second / other.per_second for one, other in zip(*ways.values(), strict=True)]
+    console.print(
+        f"ratio {statistics.median(ratios):.2f}; of each turn: "
+        + ", ".join(f"{each:.2f}" for each in ratios)
+    )
 
 
 def show(loads: list[Load]) -> None:

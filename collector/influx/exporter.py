@@ -1,7 +1,8 @@
 """Copies the ledger to InfluxDB: two streams, each with a stored cursor that moves on success.
 
 InfluxDB is only for dashboards: an outage affects neither reporters nor limits. The cursor then
-stays, and the ledger keeps the reports after it. After a crash between a write and its cursor the
+stays, and the ledger keeps the reports after it. Several pages are under way at a time (`window`),
+and the cursor moves over what is written in order. After a crash between a write and its cursor the
 same points are written again, which overwrites them with the same values.
 """
 
@@ -21,10 +22,11 @@ from collector.influx.bucket_watch import Buckets, BucketWatch
 from collector.influx.client import Influx
 from collector.influx.delivery import Delivered, deliver
 from collector.influx.outcome import Halt, Outcome, Retry
-from collector.influx.points import Page, daily_page, raw_page
-from collector.influx.server_sums import block_start
+from collector.influx.pages import PageReader
+from collector.influx.points import Page
+from collector.influx.window import Flight, Result, Window
 from collector.intake.ingest import Ingest
-from collector.ledger import DeadLetter, Progress, ReportRow
+from collector.ledger import DeadLetter, Progress
 from collector.ledger.ports import LedgerReader
 from collector.metrics import Metrics
 from collector.runtime.daemon_executor import DaemonExecutor
@@ -38,6 +40,9 @@ T = TypeVar("T")
 
 PAGE_ROWS = 5000
 """InfluxDB's documentation advises 5,000 lines a request."""
+PAGES_UNDER_WAY = 3
+"""How many pages of a stream are written at a time: two keep InfluxDB busy, and a third one takes
+the place of a page whose cursor is being stored."""
 GATHER_SECONDS: Mapping[Policy, float] = {Policy.RAW: 1.0, Policy.DAILY: 5.0}
 """The pause between pages. A day's point is rewritten with every page, so a longer pause saves
 writes."""
@@ -46,8 +51,6 @@ FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 30.0
 HALT_PAUSE_SECONDS = 30.0
 DEFECT_PAUSE_SECONDS = 60.0
-RETENTION_MARGIN_MILLIS = 60_000
-"""Points that would expire within this time are not sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +59,15 @@ class Step:
 
     has_more: bool = False
     pause_seconds: float = 0.0
+    is_stored: bool = False
+    """Whether the cursor moved."""
 
 
 class Exporter:
     """Exports one ledger to one InfluxDB.
 
-    `run` exports until cancelled; `step` writes one page. `warnings` has the present problems. A
-    fault of one stream, such as its bucket being gone, does not stop the other.
+    `run` exports until cancelled; `step` moves the cursor of a stream by a page. `warnings` has the
+    present problems. A fault of one stream, such as its bucket being gone, does not stop the other.
     """
 
     def __init__(
@@ -88,12 +93,25 @@ class Exporter:
         )
         self._now_millis = now_millis
         self._metrics = metrics
-        self._page_rows = page_rows
-        self._threads = DaemonExecutor(2 * len(Policy), thread_name_prefix="export")
+        self._pages = PageReader(
+            reader,
+            kept_seconds=self._watch.kept_seconds,
+            now_millis=now_millis,
+            page_rows=page_rows,
+        )
+        self._readers = DaemonExecutor(len(Policy) + 1, thread_name_prefix="export-reader")
+        self._writers = DaemonExecutor(
+            len(Policy) * PAGES_UNDER_WAY, thread_name_prefix="export-writer"
+        )
         self._outages = {each: _outage(each) for each in Policy}
+        self._windows = {each: self._window(each) for each in Policy}
         self._checking = asyncio.Lock()
-        self._ahead: dict[Policy, tuple[int, asyncio.Future[Page | None]]] = {}
-        """For each stream, the page that is read while the one before it is written."""
+
+    def _window(self, policy: Policy) -> Window:
+        return Window(
+            read=lambda seq: self._in_reader(lambda: self._pages.after(policy, seq)),
+            send=lambda page: self._send(policy, page),
+        )
 
     @property
     def warnings(self) -> list[str]:
@@ -110,7 +128,8 @@ class Exporter:
 
     async def close(self) -> None:
         """Close the connections; a write in progress ends by itself or with the process."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for each in (self._readers, self._writers):
+            each.shutdown(wait=False, cancel_futures=True)
         self._influx.close()
 
     async def prepare(self) -> None:
@@ -119,7 +138,7 @@ class Exporter:
         Drift that remains is a warning, and the running export checks again.
         """
         async with self._checking:
-            if self._watch.is_due and await self._in_thread(self._watch.check):
+            if self._watch.is_due and await self._in_reader(self._watch.check):
                 self._show_outages()
 
     async def _follow(self, policy: Policy) -> None:
@@ -147,16 +166,28 @@ class Exporter:
             await asyncio.sleep(pause_seconds)
 
     async def step(self, policy: Policy) -> Step:
-        """Write the next page of a stream, if there is one, and store the cursor after it."""
-        state = await self._in_thread(lambda: self._reader.export_state(policy))
-        page = await self._page_after(policy, state.seq)
-        if page is None:
-            return Step()
-        if page.rows >= self._page_rows:
-            self._read_ahead(policy, page.to_seq)
-        result = await self._in_thread(
-            lambda: deliver([*page.lines, *page.sums], lambda lines: self._write(policy, lines))
-        )
+        """Write the next pages of a stream, if there are any; store the cursor after the first."""
+        window, outage = self._windows[policy], self._outages[policy]
+        try:
+            flight = await window.oldest(
+                lambda: self._in_reader(lambda: self._reader.export_state(policy).seq),
+                most=PAGES_UNDER_WAY if outage.is_up else 1,
+            )
+            if flight is None:
+                return Step()
+            step = await self._finish(policy, flight)
+        except BaseException:
+            window.abandon()
+            raise
+        if step.is_stored:
+            window.acknowledge()
+        else:
+            window.abandon()
+        return step
+
+    async def _finish(self, policy: Policy, flight: Flight) -> Step:
+        """Store the cursor after a page that is written, unless it was moved meanwhile."""
+        page, result = flight.page, flight.result.result()
         if not self._ingest.leads:
             return Step()
         if not isinstance(result, Delivered):
@@ -168,7 +199,7 @@ class Exporter:
         now_millis = self._now_millis()
         progress = Progress(
             policy,
-            state.seq,
+            flight.from_seq,
             page.to_seq,
             points,
             [DeadLetter(policy, each.line, each.reason, now_millis) for each in refused],
@@ -191,47 +222,13 @@ class Exporter:
                 policy.bucket,
                 refused[0].reason,
             )
-        return Step(has_more=True)
+        return Step(has_more=True, is_stored=is_moved)
 
-    async def _page_after(self, policy: Policy, seq: int) -> Page | None:
-        """Return the page after a position: the one that was read ahead, if it is a full one."""
-        ahead_of, reading = self._ahead.pop(policy, (None, None))
-        if reading is not None and ahead_of == seq:
-            page = await reading
-            if page is not None and page.rows >= self._page_rows:
-                return page
-        return await self._in_thread(lambda: self._read(policy, seq))
-
-    def _read_ahead(self, policy: Policy, seq: int) -> None:
-        """Read the next page of a backlog while InfluxDB stores this one."""
-        reading = asyncio.get_running_loop().run_in_executor(
-            self._threads, lambda: self._read(policy, seq)
+    def _send(self, policy: Policy, page: Page) -> asyncio.Future[Result]:
+        return asyncio.get_running_loop().run_in_executor(
+            self._writers,
+            lambda: deliver([*page.lines, *page.sums], lambda lines: self._write(policy, lines)),
         )
-        reading.add_done_callback(lambda done: done.cancelled() or done.exception())
-        self._ahead[policy] = (seq, reading)
-
-    def _read(self, policy: Policy, seq: int) -> Page | None:
-        oldest_millis = self._oldest_millis(policy)
-        if policy is Policy.RAW:
-            reports = self._reader.reports_after(seq, limit=self._page_rows)
-            if not reports:
-                return None
-            earlier = self._before_in_block(seq)
-            return raw_page(reports, oldest_millis=oldest_millis, earlier=earlier)
-        days = self._reader.days_after(seq, limit=self._page_rows)
-        return daily_page(days, oldest_millis=oldest_millis) if days else None
-
-    def _before_in_block(self, seq: int) -> list[ReportRow]:
-        """Return the reports up to `seq` that are summed with those after it."""
-        start = block_start(seq)
-        rows = self._reader.reports_after(start, limit=seq - start) if seq > start else []
-        return [row for row in rows if row.seq <= seq]
-
-    def _oldest_millis(self, policy: Policy) -> int:
-        kept_seconds = self._watch.kept_seconds(policy)
-        if not kept_seconds:
-            return 0
-        return self._now_millis() - kept_seconds * 1000 + RETENTION_MARGIN_MILLIS
 
     def _write(self, policy: Policy, lines: Sequence[str]) -> Outcome:
         if not self._ingest.leads:  # this process may have been suspended, and another leads now
@@ -271,8 +268,8 @@ class Exporter:
         for policy, outage in self._outages.items():
             self._metrics.export_up.labels(policy).set(outage.is_up)
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+    def _in_reader(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self._readers, work)
 
 
 async def _wait_for(signal: asyncio.Event) -> None:

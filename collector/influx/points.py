@@ -7,14 +7,15 @@ that is written again overwrites itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
+from operator import attrgetter
 from typing import TypeVar
 
 from collector.influx.delivery import Refused
 from collector.influx.lines import NANOS_PER_MILLI, UnwritableError, ordered_nanos, series_key
-from collector.influx.server_sums import sum_lines
+from collector.influx.server_sums import block_start, sum_lines
 from collector.ledger import DayRow, ReportRow
 from collector.reports.report import DAY_MILLIS
 from collector.schema import TRAFFIC
@@ -27,58 +28,65 @@ REMEMBERED_SERIES = 100_000
 class Page:
     """A page of rows, encoded as lines."""
 
-    to_seq: int
     lines: list[str]
     refused: list[Refused]
     """Rows that line protocol cannot encode."""
     expired: int
     """Rows older than the retention, which InfluxDB would refuse."""
-    sums: Sequence[str] = ()
+    to_seq: int = field(kw_only=True)
+    sums: Sequence[str] = field(default=(), kw_only=True)
     """Lines of sums over these rows, which are no points of their own."""
-
-    @property
-    def rows(self) -> int:
-        """How many rows of the ledger are in it."""
-        return len(self.lines) + len(self.refused) + self.expired
+    is_full: bool = field(default=False, kw_only=True)
+    """Whether there may be more rows after it."""
+    rewrites_seq: int = field(default=0, kw_only=True)
+    """Its points overwrite points of pages up to this seq, which have to be written before it."""
+    keys: frozenset[Hashable] = field(default=frozenset(), kw_only=True)
+    """What distinguishes those of its points that other pages may have too."""
 
 
 def raw_page(
-    rows: Sequence[ReportRow], *, oldest_millis: int, earlier: Iterable[ReportRow] = ()
+    rows: Sequence[ReportRow],
+    *,
+    oldest_millis: int,
+    earlier: Iterable[ReportRow] = (),
+    is_full: bool = False,
 ) -> Page:
     """Encode a line per report, and the sums per server.
 
     `rows` are in the order of `seq` and not empty; `earlier` has those of the same block of sums
     before them (`block_start`).
     """
-    page = _page(
-        rows,
+    before_seq = rows[0].seq - 1
+    rewrites_seq = before_seq
+    if before_seq == block_start(before_seq):
+        voided = (row.voids_seq for row in rows if row.voids_seq is not None)
+        rewrites_seq = max((seq for seq in voided if seq <= before_seq), default=0)
+    return Page(
+        *_encode(rows, at_millis=_reported_at, spell=_spell_report, oldest_millis=oldest_millis),
         to_seq=rows[-1].seq,
-        at_millis=lambda row: row.reported_at_millis,
-        spell=_spell_report,
-        oldest_millis=oldest_millis,
+        sums=sum_lines(rows, earlier=earlier, oldest_millis=oldest_millis),
+        is_full=is_full,
+        rewrites_seq=rewrites_seq,
     )
-    return replace(page, sums=sum_lines(rows, earlier=earlier, oldest_millis=oldest_millis))
 
 
-def daily_page(rows: Sequence[DayRow], *, oldest_millis: int) -> Page:
+def daily_page(rows: Sequence[DayRow], *, oldest_millis: int, is_full: bool = False) -> Page:
     """Encode a line per series and day; `rows` are in the order of `change_seq`, not empty."""
-    return _page(
-        rows,
+    return Page(
+        *_encode(rows, at_millis=_day_millis, spell=_spell_day, oldest_millis=oldest_millis),
         to_seq=rows[-1].change_seq,
-        at_millis=lambda row: row.day * DAY_MILLIS,
-        spell=_spell_day,
-        oldest_millis=oldest_millis,
+        is_full=is_full,
+        keys=frozenset((row.username, row.server, row.port, row.protocol, row.day) for row in rows),
     )
 
 
-def _page(
+def _encode(
     rows: Sequence[Row],
     *,
-    to_seq: int,
     at_millis: Callable[[Row], int],
     spell: Callable[[Row], str],
     oldest_millis: int,
-) -> Page:
+) -> tuple[list[str], list[Refused], int]:
     lines: list[str] = []
     refused: list[Refused] = []
     expired = 0
@@ -92,7 +100,14 @@ def _page(
             refused.append(Refused(repr(row), str(error)))
             continue
         lines.append(f"{key} {spell(row)}")
-    return Page(to_seq, lines, refused, expired)
+    return lines, refused, expired
+
+
+_reported_at = attrgetter("reported_at_millis")
+
+
+def _day_millis(row: DayRow) -> int:
+    return row.day * DAY_MILLIS
 
 
 def _spell_report(row: ReportRow) -> str:

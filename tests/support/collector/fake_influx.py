@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -23,13 +24,20 @@ class FakeInflux:
     """Buckets that are not there."""
     is_bad: Callable[[str], bool] = lambda _: False
     is_expired: Callable[[str], bool] = lambda _: False
+    failing_request: int | None = None
+    """Which of the requests is answered as if it were away."""
     requests: int = 0
     written: int = 0
     closes: int = 0
+    guard: threading.Lock = field(default_factory=threading.Lock)
 
     def write(self, bucket: str, lines: Sequence[str]) -> Outcome:
+        with self.guard:
+            return self._write(bucket, lines)
+
+    def _write(self, bucket: str, lines: Sequence[str]) -> Outcome:
         self.requests += 1
-        if self.is_down:
+        if self.is_down or self.requests == self.failing_request:
             return Retry("away", self.retry_after_seconds)
         if self.is_forbidden:
             return Halt("403 forbidden")
@@ -54,11 +62,12 @@ class FakeInflux:
 
     def sums(self, policy: Policy, *, measurement: str = "traffic") -> tuple[int, int, int]:
         """Return how many points a bucket has, and the bytes up and down in them."""
-        mine = [
-            fields
-            for (bucket, key, _), fields in self.points.items()
-            if bucket == policy.bucket and key.startswith(f"{measurement},")
-        ]
+        with self.guard:
+            mine = [
+                fields
+                for (bucket, key, _), fields in self.points.items()
+                if bucket == policy.bucket and key.startswith(f"{measurement},")
+            ]
         return len(mine), *(_sum(mine, name) for name in ("upload_bytes", "download_bytes"))
 
 

@@ -108,6 +108,11 @@ class InfluxEngine:
         """Return the settings of a collector or bridge that uses it."""
         return {"INFLUXDB_URL": self.url, "INFLUXDB_ORG": ORG, "INFLUXDB_TOKEN": OPERATOR_TOKEN}
 
+    @property
+    def pid(self) -> int | None:
+        """Its process, where it is one of this machine."""
+        return None if self._process is None else self._process.pid
+
     def start(self) -> None:
         """Start it, if it does not run, and wait until it answers."""
         if docker_answers():

@@ -12,9 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.influx.exporter import HALT_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Exporter, Step
+from collector.influx.exporter import (
+    HALT_PAUSE_SECONDS,
+    LONGEST_PAUSE_SECONDS,
+    PAGES_UNDER_WAY,
+    Exporter,
+    Step,
+)
+from collector.influx.outcome import Retry
 from collector.intake.embedded import EmbeddedIngest
 from collector.intake.ingest import IngestOptions
+from collector.ledger.corrections import Kind, Wanted
 from collector.metrics import Metrics
 from collector.reports.report import DAY_MILLIS, Limits
 from collector.schema import Policy
@@ -22,6 +30,14 @@ from tests.support.collector.fake_influx import FakeBuckets, FakeInflux
 from tests.support.collector.ledgers import NOON_MILLIS, SqlitePlace, batch, beside, report
 
 RAW, DAILY = Policy.RAW, Policy.DAILY
+VOID = Wanted(
+    kind=Kind.VOID,
+    reason="stolen key",
+    actor="root",
+    scope="reporter:r",
+    since_millis=0,
+    until_millis=10 * NOON_MILLIS,
+)
 KEPT = {RAW: 30 * 86_400, DAILY: 0}
 
 
@@ -129,6 +145,95 @@ async def test_the_next_page_of_a_backlog_is_read_while_this_one_is_written(worl
     assert await world.drain(RAW) == 3
     assert world.influx.sums(RAW)[:2] == (7, 28)
     assert read_after.count(3) == 1, "a full page is not read again"
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks of sums as long as the pages, so that pages share no point."""
+    monkeypatch.setattr("collector.influx.server_sums.BLOCK_ROWS", 3)
+
+
+class Order:
+    """Notes the pages that are written, by their first report, and holds some of them back."""
+
+    def __init__(self, world: World, *, until_others: int = 0) -> None:
+        self._write = world.influx.write
+        self._until_others = until_others
+        self.begun = threading.Semaphore(0)
+        self.firsts: list[int] = []
+        self.fails: set[int] = set()
+        """First reports of pages whose writing fails, once."""
+        world.influx.write = self.write
+
+    def write(self, bucket, lines):
+        first = int(lines[0].partition("upload_bytes=")[2].partition("i")[0])
+        self.firsts.append(first)
+        self.begun.release()
+        if first == 1:
+            while self._until_others:
+                assert self.begun.acquire(timeout=60), "the other pages are not written meanwhile"
+                self._until_others -= 1
+        if first in self.fails:
+            self.fails.remove(first)
+            return Retry("away")
+        return self._write(bucket, lines)
+
+
+@pytest.mark.usefixtures("small_blocks")
+async def test_further_pages_of_a_backlog_are_written_while_the_first_one_is(world):
+    await world.store(*[report(up=n) for n in range(1, 11)])
+    order = Order(world, until_others=3)  # itself, and two more
+    assert await world.drain(RAW) == 4
+    assert sorted(order.firsts) == [1, 4, 7, 10]
+    assert world.influx.sums(RAW)[:2] == (10, 55)
+    assert world.influx.sums(RAW, measurement="server_traffic")[1] == 55
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("failing", [1, 4, 7])
+async def test_nothing_is_skipped_when_one_of_several_writes_fails(world, failing):
+    await world.store(*[report(up=n) for n in range(1, 11)])
+    order = Order(world, until_others=3)
+    order.fails = {failing}
+    for _ in range(failing // 3):
+        assert (await world.exporter.step(RAW)).has_more
+    assert (await world.exporter.step(RAW)).pause_seconds > 0
+    assert world.reader.export_state(RAW).seq == failing - 1
+    await world.drain(RAW)
+    assert world.reader.export_state(RAW).seq == 10
+    assert world.influx.sums(RAW)[:2] == (10, 55)
+    assert world.influx.sums(RAW, measurement="server_traffic")[1] == 55
+
+
+@pytest.mark.usefixtures("small_blocks")
+async def test_a_crash_with_later_pages_stored_and_the_first_one_not_skips_nothing(tmp_path):
+    world = World(tmp_path)
+    async with world.running():
+        await world.store(*[report(up=n) for n in range(1, 11)])
+        order = Order(world, until_others=3)
+        order.fails = {1}
+        world.ledger.note_export_problem = lambda *_: None  # nothing more reaches the disk
+        await world.exporter.step(RAW)
+        async with asyncio.timeout(60):
+            while world.influx.sums(RAW)[0] < 6:
+                await asyncio.sleep(0.01)
+    async with world.running():
+        assert world.reader.export_state(RAW).seq == 0
+        await world.drain(RAW)
+    assert world.influx.sums(RAW)[:2] == (10, 55)
+    assert world.influx.sums(RAW, measurement="server_traffic")[1] == 55
+
+
+@pytest.mark.usefixtures("small_blocks")
+async def test_while_influxdb_is_away_one_page_is_tried(world):
+    await world.store(*[report(up=n) for n in range(1, 11)])
+    world.influx.is_down = True
+    await world.exporter.step(RAW)
+    async with asyncio.timeout(60):
+        while world.influx.requests < PAGES_UNDER_WAY:
+            await asyncio.sleep(0.01)
+    await world.exporter.step(RAW)
+    assert world.influx.requests == PAGES_UNDER_WAY + 1
 
 
 async def test_a_page_that_was_read_ahead_is_not_written_where_the_cursor_went_elsewhere(world):
@@ -392,6 +497,11 @@ async def test_buckets_with_a_problem_are_checked_again_after_a_while_and_not_at
     assert world.buckets.looks == 1
 
 
+def _correct(ledger) -> None:
+    while ledger.correct(now_millis=NOON_MILLIS):
+        pass
+
+
 class TestAnyCourseOfEvents:
     """Whatever fails and restarts meanwhile, after a quiet drain the sums agree."""
 
@@ -400,18 +510,24 @@ class TestAnyCourseOfEvents:
         events=st.lists(
             st.one_of(
                 st.tuples(st.just("report"), st.integers(1, 2**40), st.integers(0, 3)),
-                st.sampled_from(["down", "up", "step raw", "step daily", "crash", "rewind"]),
+                st.tuples(st.just("fail"), st.integers(1, 4)),
+                st.sampled_from(
+                    ["down", "up", "step raw", "step daily", "crash", "rewind", "void"]
+                ),
             ),
             max_size=40,
-        )
+        ),
+        block_rows=st.sampled_from([2, 1000]),
     )
-    def test_raw_and_daily_sum_to_the_ledger(self, tmp_path_factory, events):
-        asyncio.run(self._play(tmp_path_factory.mktemp("export"), events))
+    def test_raw_and_daily_sum_to_the_ledger(self, tmp_path_factory, events, block_rows):
+        with pytest.MonkeyPatch.context() as patch:  # pages share no point, or most of them do
+            patch.setattr("collector.influx.server_sums.BLOCK_ROWS", block_rows)
+            asyncio.run(self._play(tmp_path_factory.mktemp("export"), events))
 
     async def _play(self, folder, events) -> None:
         world = World(folder, page_rows=2)
         queue = list(events)
-        is_over = False
+        is_over = is_voided = False
         while not is_over:
             async with world.running():
                 while queue:
@@ -425,18 +541,24 @@ class TestAnyCourseOfEvents:
                             world.influx.is_down = event == "down"
                         case "step raw" | "step daily":
                             await world.exporter.step(Policy(event.split()[1]))
+                        case ("fail", number):
+                            world.influx.failing_request = world.influx.requests + number
                         case "rewind":
                             beside(world.place.path).rewind_exports()
+                        case "void":
+                            is_voided = True
+                            beside(world.place.path).ask_correction(VOID, asked_at_millis=0)
+                            await world.ingest.run(_correct)
                 else:
                     is_over = True
-                    world.influx.is_down = False
+                    world.influx.is_down, world.influx.failing_request = False, None
                     await world.drain_all()
                     facts = world.reader.facts()
                     expected = (facts.upload_bytes, facts.download_bytes)
                     assert world.influx.sums(RAW)[1:] == expected
                     assert world.influx.sums(DAILY)[1:] == expected
                     assert world.influx.sums(RAW, measurement="server_traffic")[1:] == expected
-                    assert world.influx.sums(RAW)[0] == facts.records
+                    assert is_voided or world.influx.sums(RAW)[0] == facts.records
 
 
 async def test_who_does_not_lead_writes_nothing_and_begins_once_it_does(world):

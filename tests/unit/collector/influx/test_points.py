@@ -19,6 +19,10 @@ def row(seq: int = 7, *, server: str = "de 1", at: int = AT) -> ReportRow:
     return ReportRow(seq, "alice", server, 443, "vless", 10, 20, 60, 3, at)
 
 
+def void(seq: int, *, voids: int) -> ReportRow:
+    return ReportRow(seq, "alice", "de 1", 443, "vless", -10, -20, -60, -3, AT, voids)
+
+
 def day_row(day: int = 20_000, *, server: str = "de-1") -> DayRow:
     return DayRow(9, day, "alice", server, 443, "vless", 10, 20, 60, 3, 2, AT)
 
@@ -83,3 +87,31 @@ def test_what_the_policy_no_longer_keeps_is_not_sent():
     assert (len(page.lines), page.expired, page.to_seq) == (1, 1, 2)
     page = daily_page([day_row(19_999), day_row(20_000)], oldest_millis=20_000 * DAY_MILLIS)
     assert (len(page.lines), page.expired) == (1, 1)
+
+
+class TestWhichPagesMayBeWrittenTogether:
+    """A page says up to where others have points that it overwrites."""
+
+    def test_one_that_begins_with_a_block_of_sums_overwrites_nothing(self):
+        page = raw_page([row(1001), row(1002)], oldest_millis=0)
+        assert page.rewrites_seq == 0
+
+    def test_one_that_begins_within_a_block_writes_the_sum_of_the_one_before_again(self):
+        page = raw_page([row(1501)], oldest_millis=0, earlier=[row(1500)])
+        assert page.rewrites_seq == 1500
+
+    def test_one_that_takes_reports_back_overwrites_the_last_of_them(self):
+        rows = [row(2001), void(2002, voids=7), void(2003, voids=1999), void(2004, voids=2001)]
+        assert raw_page(rows, oldest_millis=0).rewrites_seq == 1999
+
+    def test_days_are_told_apart_by_series_and_day(self):
+        pages = [
+            daily_page(rows, oldest_millis=0)
+            for rows in (
+                [day_row(1), day_row(2)],
+                [day_row(2), day_row(3)],
+                [day_row(2, server="nl")],
+            )
+        ]
+        assert not pages[0].keys.isdisjoint(pages[1].keys)
+        assert pages[0].keys.isdisjoint(pages[2].keys)
