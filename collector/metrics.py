@@ -18,6 +18,30 @@ class Metrics:
         counter = partial(Counter, registry=self.registry)
         gauge = partial(Gauge, registry=self.registry)
         histogram = partial(Histogram, registry=self.registry)
+        self._add_reports(counter)
+        self._add_senders(counter, gauge)
+        self._add_commits(gauge, histogram)
+        self.lookups = counter(
+            "collector_subscription_lookups",
+            "Subscription tokens to resolve, by result",
+            ["result"],
+        )
+        self.panel_answers = counter(
+            "collector_subscription_panel_answers",
+            "Requests to a panel about a subscription token, by panel and result",
+            ["panel", "result"],
+        )
+        self.feed_waiters = gauge(
+            "collector_feed_waiters", "Readers that wait for a change in the feed"
+        )
+        self._add_export(counter)
+        self._add_ledger(gauge)
+        self._heard: dict[str, Gauge] = {}
+        """By scope, when a reporter last reported."""
+        self._in_contact: dict[str, float] = {}
+
+    def _add_reports(self, counter: Callable[..., Counter]) -> None:
+        """Add reports, by what was done with them."""
         self.accepted = counter("collector_reports_accepted", "Reports stored")
         self.duplicates = counter(
             "collector_reports_duplicate", "Reports whose id was stored before"
@@ -42,6 +66,23 @@ class Metrics:
             "collector_reports_beyond_capacity",
             "Reports not stored, since their user's total is full",
         )
+
+    def _add_senders(self, counter: Callable[..., Counter], gauge: Callable[..., Gauge]) -> None:
+        """Add requests, and the bounds and last contacts of their senders."""
+        self.requests = counter(
+            "collector_report_requests", "Requests with reports, by status", ["status"]
+        )
+        self.count_answered = self.requests.labels("200").inc
+        self.requests_refused = counter(
+            "collector_requests_refused",
+            "Requests with reports that were refused before their body was decoded, by reason",
+            ["reason"],
+        )
+        self.retries = counter(
+            "collector_source_retries",
+            "Pushes without an id that were taken for retries of an earlier push",
+            ["source"],
+        )
         self.beyond_bounds = counter(
             "collector_requests_beyond_bounds",
             "Requests refused, since their sender reports more bytes than its settings allow; of "
@@ -64,15 +105,21 @@ class Metrics:
             "collector_spikes",
             "Days on which a sender had an hour far beyond its past, as this process found them",
         )
-        self.requests = counter(
-            "collector_report_requests", "Requests with reports, by status", ["status"]
+        self.reporter_last_contact = gauge(
+            "collector_reporter_last_contact_timestamp_seconds",
+            "When the key of a reporter was last accepted, whether or not it sent a report",
+            ["reporter"],
         )
-        self.count_answered = self.requests.labels("200").inc
-        self.retries = counter(
-            "collector_source_retries",
-            "Pushes without an id that were taken for retries of an earlier push",
-            ["source"],
+        self.reporter_last_report = gauge(
+            "collector_reporter_last_report_timestamp_seconds",
+            "When a reporter with a key last sent a report",
+            ["reporter"],
         )
+
+    def _add_commits(
+        self, gauge: Callable[..., Gauge], histogram: Callable[..., Histogram]
+    ) -> None:
+        """Add the queue, commits, and what a shared ledger has or lacks."""
         self.queued_reports = gauge("collector_queued_reports", "Reports waiting for a commit")
         self.group_reports = histogram(
             "collector_group_reports",
@@ -107,19 +154,9 @@ class Metrics:
             "Whether this collector adds up, exports and purges (1) or another one does (0)",
             registry=None,
         )
-        self.lookups = counter(
-            "collector_subscription_lookups",
-            "Subscription tokens to resolve, by result",
-            ["result"],
-        )
-        self.panel_answers = counter(
-            "collector_subscription_panel_answers",
-            "Requests to a panel about a subscription token, by panel and result",
-            ["panel", "result"],
-        )
-        self.feed_waiters = gauge(
-            "collector_feed_waiters", "Readers that wait for a change in the feed"
-        )
+
+    def _add_export(self, counter: Callable[..., Counter]) -> None:
+        """Add the export to InfluxDB; gauges of it are exposed by `expose_export`."""
         self.influx_up = Gauge(
             "collector_influx_up",
             "Whether the last write of each stream to InfluxDB was stored (1) or not (0)",
@@ -155,25 +192,6 @@ class Metrics:
             "Age of the oldest report that is not in InfluxDB yet",
             registry=None,
         )
-        self._add_ledger(gauge)
-        self.requests_refused = counter(
-            "collector_requests_refused",
-            "Requests with reports that were refused before their body was decoded, by reason",
-            ["reason"],
-        )
-        self.reporter_last_contact = gauge(
-            "collector_reporter_last_contact_timestamp_seconds",
-            "When the key of a reporter was last accepted, whether or not it sent a report",
-            ["reporter"],
-        )
-        self.reporter_last_report = gauge(
-            "collector_reporter_last_report_timestamp_seconds",
-            "When a reporter with a key last sent a report",
-            ["reporter"],
-        )
-        self._heard: dict[str, Gauge] = {}
-        """By scope, when a reporter last reported."""
-        self._in_contact: dict[str, float] = {}
 
     def _add_ledger(self, gauge: Callable[..., Gauge]) -> None:
         self.ledger_size_bytes = gauge("collector_ledger_size_bytes", "Size of the ledger")
