@@ -215,22 +215,14 @@ async def open_collector(
         )
     ledger, reader, ingest = opened.ledger, opened.reader, opened.ingest
     _note_configured(backend, reader, settings, now_millis())
-    subscriptions = None
-    if settings.subscription_links:
-        subscriptions = Subscriptions(
-            settings.subscription_links,
-            monotonic_seconds=monotonic_seconds,
-            metrics=metrics,
-            transport=panel_transport,
-        )
+    subscriptions = _subscriptions(
+        settings,
+        monotonic_seconds=monotonic_seconds,
+        metrics=metrics,
+        transport=panel_transport,
+    )
     readers = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="ledger-reader")
     statistics_readers = ThreadPoolExecutor(STATISTICS_THREADS, thread_name_prefix="statistics")
-    standby = None
-    if commits_waiting := opened.commits_waiting:
-        loop = asyncio.get_running_loop()
-        standby = StandbyWatch(
-            lambda: loop.run_in_executor(readers, commits_waiting), metrics=metrics
-        )
     influx = exporter = None
     if settings.influxdb_url:
         access = settings.influx_access()
@@ -260,21 +252,15 @@ async def open_collector(
             readers=readers,
             statistics_readers=statistics_readers,
             subscriptions=subscriptions,
-            standby=standby,
+            standby=_standby_watch(opened.commits_waiting, readers, metrics),
             exporter=exporter,
             influx=influx,
             sources=known_sources,
             metrics=metrics,
             now_millis=now_millis,
             monotonic_seconds=monotonic_seconds,
-            key_limit=RateLimit(
-                per_second=settings.key_requests_per_second,
-                burst=max(1, settings.key_requests_per_second * KEY_BURST_SECONDS),
-            ),
-            user_limit=RateLimit(
-                per_second=settings.user_requests_per_second,
-                burst=max(1, settings.user_requests_per_second * USER_BURST_SECONDS),
-            ),
+            key_limit=_rate_limit(settings.key_requests_per_second, KEY_BURST_SECONDS),
+            user_limit=_rate_limit(settings.user_requests_per_second, USER_BURST_SECONDS),
             key_bytes=ByteBounds(settings.key_bounds),
             user_bytes=ByteBounds(settings.user_bounds),
             key_servers=ServerBounds(settings.key_servers_per_day),
@@ -295,6 +281,39 @@ async def open_collector(
         statistics_readers.shutdown()
         reader.close()
         ledger.close()
+
+
+def _subscriptions(
+    settings: Settings,
+    *,
+    monotonic_seconds: Callable[[], float],
+    metrics: Metrics,
+    transport: httpx.AsyncBaseTransport | None,
+) -> Subscriptions | None:
+    """Return what resolves subscription tokens; None if no panel can be asked about them."""
+    if not settings.subscription_links:
+        return None
+    return Subscriptions(
+        settings.subscription_links,
+        monotonic_seconds=monotonic_seconds,
+        metrics=metrics,
+        transport=transport,
+    )
+
+
+def _standby_watch(
+    commits_waiting: Callable[[], int] | None, readers: Executor, metrics: Metrics
+) -> StandbyWatch | None:
+    """Return the watch of a ledger's standby; None for an embedded ledger."""
+    if commits_waiting is None:
+        return None
+    loop = asyncio.get_running_loop()
+    return StandbyWatch(lambda: loop.run_in_executor(readers, commits_waiting), metrics=metrics)
+
+
+def _rate_limit(per_second: float, burst_seconds: float) -> RateLimit:
+    """Return a limit on requests that allows those of `burst_seconds` at once."""
+    return RateLimit(per_second=per_second, burst=max(1, per_second * burst_seconds))
 
 
 def _limits(settings: Settings, bounds: Bounds) -> Limits:
