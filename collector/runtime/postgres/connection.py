@@ -121,7 +121,8 @@ class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
         """Connect; of several hosts to the first that takes writes, where that is demanded.
 
         libpq believes what a host says of itself at the beginning, and a pooler says what was so
-        when it first reached its server: each is asked. OperationalError where none takes writes.
+        when it first reached its server, which was a standby or is one now: so each is asked here.
+        OperationalError where none takes writes.
         """
         hosts = hosts_of(conninfo)
         demanded = conninfo_to_dict(conninfo).get("target_session_attrs")
@@ -130,7 +131,8 @@ class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
         refusal = psycopg.OperationalError("no host is named")
         for host in hosts:
             try:
-                db = super().connect(host, **options)
+                alone = make_conninfo(host, target_session_attrs="any")
+                db = super().connect(alone, **options)
             except psycopg.OperationalError as error:
                 refusal = error
                 continue

@@ -244,26 +244,40 @@ def test_a_pooler_that_keeps_sessions_is_used(postgres, database):
 def test_of_several_poolers_the_one_whose_server_takes_writes_now_is_used(postgres):
     """A pooler tells new clients what its server was when it was reached first."""
     with ExitStack() as stack:
-        former = stack.enter_context(closing(PostgresServer()))
-        former.start()
-        pooler = stack.enter_context(closing(PgBouncer(former, "session")))
-        host = f"127.0.0.1:{pooler.port}"
-        hosts = f"{host},127.0.0.1:{postgres.port}"
-        url = former.url("postgres", port=pooler.port).replace(host, hosts)
+        server = stack.enter_context(closing(PostgresServer()))
+        server.start()
+        begun_as_primary = stack.enter_context(closing(PgBouncer(server, "session")))
+        urls = [hosts(server, begun_as_primary.port, postgres.port)]
+        assert [ports_behind(each) for each in urls] == [{str(server.port)}]
+        take_writes(server, False)
+        assert [ports_behind(each) for each in urls] == [{str(postgres.port)}]
+        begun_as_standby = stack.enter_context(closing(PgBouncer(server, "session")))
+        urls.append(hosts(server, begun_as_standby.port, postgres.port))
+        assert [ports_behind(each) for each in urls] == [{str(postgres.port)}] * 2
+        take_writes(server, True)
+        assert [ports_behind(each) for each in urls] == [{str(server.port)}] * 2
 
-        def ports():
-            with closing(Link(url)) as ours, closing(PostgresLink(url)) as bridges:
-                found = [
-                    each.ask(lambda db: db.execute("SHOW port").fetchone()[0])
-                    for each in (ours, bridges)
-                ]
-            with closing(PostgresReader(url)) as reader:
-                return [*found, reader.read(lambda db: db.rows("SHOW port"))[0][0]]
 
-        assert ports() == [str(former.port)] * 3
-        execute(former.url("postgres"), "ALTER SYSTEM SET default_transaction_read_only = on")
-        execute(former.url("postgres"), "SELECT pg_reload_conf()")
-        assert ports() == [str(postgres.port)] * 3
+def hosts(server, *ports):
+    named = ",".join(f"127.0.0.1:{port}" for port in ports)
+    return server.url("postgres").replace(f"127.0.0.1:{server.port}", named)
+
+
+def take_writes(server, takes_writes):
+    url, value = server.url("postgres"), "off" if takes_writes else "on"
+    execute(url, f"ALTER SYSTEM SET default_transaction_read_only = {value}")
+    execute(url, "SELECT pg_reload_conf()")
+    query = "SHOW default_transaction_read_only"
+    poll("the setting", lambda: execute(url, query) == [(value,)])
+
+
+def ports_behind(url):
+    """Return the ports of the servers that collectors and bridges use."""
+    show = "SHOW port"
+    with closing(Link(url)) as ours, closing(PostgresLink(url)) as bridges:
+        found = {each.ask(lambda db: db.execute(show).fetchone()[0]) for each in (ours, bridges)}
+    with closing(PostgresReader(url)) as reader:
+        return found | {reader.read(lambda db: db.rows(show))[0][0]}
 
 
 class TestConnectionsThatAreCut:
