@@ -38,7 +38,7 @@ class Lease(lease.Lease[LeaseRow]):
         row = None
         if self.token is not None:
             row = db.execute(
-                "UPDATE lease SET expires_at = clock_timestamp() + %s * interval '1 second' "
+                "UPDATE lease SET expires_at = statement_timestamp() + %s * interval '1 second' "
                 "WHERE name = 'leader' AND token = %s RETURNING epoch",
                 (self.seconds, self.token),
             ).fetchone()
@@ -51,8 +51,8 @@ class Lease(lease.Lease[LeaseRow]):
         """Release the lease, so that another collector can take it at once."""
         self.lose()
         db.execute(
-            "UPDATE lease SET expires_at = clock_timestamp() "
-            "WHERE name = 'leader' AND token = %s AND expires_at > clock_timestamp()",
+            "UPDATE lease SET expires_at = statement_timestamp() "
+            "WHERE name = 'leader' AND token = %s AND expires_at > statement_timestamp()",
             (self.token or "",),
         )
 

@@ -100,7 +100,7 @@ def drop(db: Db, found: Sequence[IdleSeries]) -> int:
         # From the clock, so that a restored database does not reuse the lost epochs.
         db.execute(
             "UPDATE series_epoch SET epoch = greatest(epoch + 1, "
-            "(extract(epoch FROM clock_timestamp()) * 1000)::bigint) WHERE id = 1"
+            "(extract(epoch FROM statement_timestamp()) * 1000)::bigint) WHERE id = 1"
         )
     return dropped
 

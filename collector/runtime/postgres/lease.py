@@ -1,10 +1,11 @@
 """Who leads among the processes on one database: a row with a holder, a token and a deadline.
 
-Deadlines are by the database's clock. Every transaction of the leader moves the deadline of the
-lease with its own token: where another has taken the lease since, it finds no row and writes
-nothing, however long its process was frozen. The row stays locked until its end, so that the lease
-is not taken in the middle of it. This process reckons by CLOCK_BOOTTIME, which goes on while the
-machine sleeps.
+Deadlines are by the database's clock: an UPDATE uses the time at which the server got it, since an
+engine of several machines refuses functions that may differ from row to row (`clock_timestamp`).
+Every transaction of the leader moves the deadline of the lease with its own token: where another
+has taken the lease since, it finds no row and writes nothing, however long its process was frozen.
+The row stays locked until its end, so that the lease is not taken in the middle of it. This process
+reckons by CLOCK_BOOTTIME, which goes on while the machine sleeps.
 
 The row is the program's: a table `lease` with a row named `leader`, and columns of the program's
 own beside those of `LeaseRow`.
@@ -32,8 +33,8 @@ LEASE_COLUMNS = "token, holder, epoch, expires_at, expires_at <= clock_timestamp
 # known here, and with the time.
 _TAKE = """
     UPDATE lease SET holder = %s, token = %s,
-        epoch = greatest(epoch + 1, %s, (extract(epoch FROM clock_timestamp()) * 1000)::bigint),
-        expires_at = clock_timestamp() + %s * interval '1 second'
+        epoch = greatest(epoch + 1, %s, (extract(epoch FROM statement_timestamp()) * 1000)::bigint),
+        expires_at = statement_timestamp() + %s * interval '1 second'
 """
 _WHERE_UNCHANGED = " WHERE name = 'leader' AND token = %s AND epoch = %s RETURNING epoch"
 

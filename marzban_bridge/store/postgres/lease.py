@@ -24,11 +24,11 @@ if TYPE_CHECKING:  # the driver is an extra
 LEASE_SECONDS = 10.0
 RENEW_SECONDS = 1.0
 MOVE_DEADLINE = (
-    "UPDATE lease SET expires_at = clock_timestamp() + %s * interval '1 second' "
+    "UPDATE lease SET expires_at = statement_timestamp() + %s * interval '1 second' "
     "WHERE name = 'leader' AND token = %s AND commits >= %s RETURNING commits, loss"
 )
 COUNT_COMMIT = (
-    "UPDATE lease SET expires_at = clock_timestamp() + %s * interval '1 second', "
+    "UPDATE lease SET expires_at = statement_timestamp() + %s * interval '1 second', "
     "commits = commits + 1 "
     "WHERE name = 'leader' AND token = %s AND commits >= %s RETURNING commits, loss"
 )
@@ -40,7 +40,7 @@ _ALSO_TAKEN = f"""
 """
 _RELEASE = """
     UPDATE lease SET token = '', commits = 0,
-        expires_at = clock_timestamp() + %s * interval '1 second',
+        expires_at = statement_timestamp() + %s * interval '1 second',
         former = right(former || ' ' || token || ':' || commits, %s)
     WHERE name = 'leader' AND token = %s
 """

@@ -145,7 +145,7 @@ _OWN = (
     "token text NOT NULL, epoch bigint NOT NULL, expires_at timestamptz NOT NULL, "
     f"{', '.join(f'{name} {kind}' for name, kind in _LEASE_ADDED.items())})",
     "INSERT INTO lease (name, holder, token, epoch, expires_at) "
-    "VALUES ('leader', '', '', 0, clock_timestamp()) ON CONFLICT (name) DO NOTHING",
+    "VALUES ('leader', '', '', 0, statement_timestamp()) ON CONFLICT (name) DO NOTHING",
     # Last: a version number means that all tables exist.
     "CREATE TABLE IF NOT EXISTS version (number bigint PRIMARY KEY)",
     f"INSERT INTO version (number) VALUES ({VERSION}) ON CONFLICT (number) DO NOTHING",
