@@ -75,6 +75,7 @@ QUESTIONS = (
 TABLES = {
     "report": "reports",
     "report_key_recent": "ids",
+    "report_key_middle": "ids",
     "report_key_0": "ids",
     "report_key_1": "ids",
     "series": "users and servers",

@@ -218,6 +218,12 @@ MIGRATIONS: tuple[str, ...] = (
             AND reporter NOT LIKE 'correction:%'
         GROUP BY reporter;
     """,
+    """
+    CREATE TABLE report_key_middle (
+        key BLOB PRIMARY KEY,
+        seq INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 LEDGER = SqliteKind(
     name="ledger",

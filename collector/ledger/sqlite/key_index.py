@@ -5,7 +5,10 @@ page. Therefore new ids first go into a small recent index, whose pages stay in 
 into the large index incrementally, by a cursor: each commit advances the cursor through the key
 space, wrapping around at its end, and merges the recent ids of the range that it passed. Many of
 them fall on the same page of the large index. The range grows with the number of new ids, so the
-recent index stays small. While there are few ids, they go into the large index directly.
+recent index stays small. While there are few ids, they go into the large index directly. Where
+there are millions, a middle index is between: the recent one is merged into it, and it, by a cursor
+of its own and in larger rounds, into the large one. So a commit of ids writes about the square root
+of the pages that it wrote with one merge.
 
 The large index has two generations, one of which is current. Once all ids of the other one are
 older than the deduplication window, that one is emptied and becomes the current one. So expiry is
@@ -15,14 +18,18 @@ them.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Iterator, Sequence
 
-RECENT = "report_key_recent"
+RECENT, MIDDLE = "report_key_recent", "report_key_middle"
 GENERATIONS = ("report_key_0", "report_key_1")
+INDEXES = (RECENT, MIDDLE, *GENERATIONS)
 KEYS_PER_QUERY = 512
 KEYS_PER_ROUND = 500_000
 """New ids per round of the cursor; the recent index holds about half as many."""
+MIDDLE_ROUNDS = 4
+"""With ids of so many rounds the middle index is used."""
 CURSOR_BYTES = 4
 CURSOR_STEPS = 2 ** (8 * CURSOR_BYTES)
 """The positions of the cursor: the first bytes of keys, which are hashes and so spread evenly."""
@@ -30,30 +37,39 @@ QUIET_SHARE = 1 / 256
 """The share of a round that each purge merges, so that merging goes on without new ids."""
 SINCE_SEQ = "key_table_since_seq"
 """The last seq when the current generation began."""
-_HAVE_ANY = "SELECT " + ", ".join(
-    f"EXISTS (SELECT 1 FROM {each})" for each in (RECENT, *GENERATIONS)
-)
+_HAVE_ANY = "SELECT " + ", ".join(f"EXISTS (SELECT 1 FROM {each})" for each in INDEXES)
+_CURSORS = {RECENT: "key_hand", MIDDLE: "key_hand_middle"}
+"""Where in `meta` the position of an index's cursor is."""
 
 
 def index(db: sqlite3.Connection, *, after: int, through: int) -> None:
     """Index the ids of the reports after one seq up to and including another."""
     (first,) = db.execute("SELECT coalesce(min(seq), 0) FROM report").fetchone()
     # While there are few, the current generation is small as well.
-    is_direct = through - first < KEYS_PER_ROUND
-    table = GENERATIONS[_current(db)] if is_direct else RECENT
+    kept, large = through - first, GENERATIONS[_current(db)]
+    has_middle = kept >= MIDDLE_ROUNDS * KEYS_PER_ROUND
+    table = large if kept < KEYS_PER_ROUND else RECENT
     added = db.execute(
         f"INSERT OR IGNORE INTO {table} (key, seq) SELECT report_key, seq "
         "FROM report WHERE seq > ? AND seq <= ? AND report_key IS NOT NULL ORDER BY report_key",
         (after, through),
     ).rowcount
-    _merge_next(db, share=added / KEYS_PER_ROUND)
+    _merge_next(db, RECENT, MIDDLE if has_middle else large, share=added / KEYS_PER_ROUND)
+    if has_middle:
+        _merge_next(db, MIDDLE, large, share=added / keys_per_middle_round(kept))
+
+
+def keys_per_middle_round(kept: int) -> int:
+    """Return the new ids per round of the middle index's cursor, with so many ids kept.
+
+    In so many, merging into the middle index and out of it write equally many pages.
+    """
+    return math.isqrt(2 * KEYS_PER_ROUND * kept)
 
 
 def seqs_of(db: sqlite3.Connection, keys: Sequence[bytes]) -> Iterator[tuple[bytes, int]]:
     """Yield those of the keys that are indexed, with the seq of their report."""
-    for table, has_any in zip(
-        (RECENT, *GENERATIONS), db.execute(_HAVE_ANY).fetchone(), strict=True
-    ):
+    for table, has_any in zip(INDEXES, db.execute(_HAVE_ANY).fetchone(), strict=True):
         for start in range(0, len(keys) if has_any else 0, KEYS_PER_QUERY):
             page = list(keys[start : start + KEYS_PER_QUERY])
             # Round the number of placeholders up to a power of two, to prepare few statements.
@@ -69,7 +85,8 @@ def forget(db: sqlite3.Connection, *, before_millis: int, through_seq: int | Non
 
     If `through_seq` is given, all ids in it must also be of reports up to that seq.
     """
-    _merge_next(db, share=QUIET_SHARE)
+    for table in _CURSORS:
+        _merge_next(db, table, GENERATIONS[_current(db)], share=QUIET_SHARE)
     since_millis = int(_meta(db, "key_table_since") or 0)
     if since_millis >= before_millis:
         return
@@ -103,25 +120,25 @@ def _current(db: sqlite3.Connection) -> int:
     return int(_meta(db, "key_table") or 0)
 
 
-def _merge_next(db: sqlite3.Connection, *, share: float) -> None:
-    """Advance the merge cursor by a share of a round, and merge the ids that it passes."""
+def _merge_next(db: sqlite3.Connection, source: str, target: str, *, share: float) -> None:
+    """Advance an index's cursor by a share of a round, and merge the ids that it passes."""
     steps = min(CURSOR_STEPS, round(share * CURSOR_STEPS))
-    cursor = int(_meta(db, "key_hand") or 0)
+    cursor = int(_meta(db, _CURSORS[source]) or 0)
     end = cursor + steps
     for first, last in ((cursor, min(end, CURSOR_STEPS)), (0, end - CURSOR_STEPS)):
         if first < last:
-            _merge(db, first, last)
-    _set_meta(db, "key_hand", str(end % CURSOR_STEPS))
+            _merge(db, source, target, first, last)
+    _set_meta(db, _CURSORS[source], str(end % CURSOR_STEPS))
 
 
-def _merge(db: sqlite3.Connection, first: int, last: int) -> None:
-    """Merge the recent ids from one position of the cursor up to, and not including, another."""
+def _merge(db: sqlite3.Connection, source: str, target: str, first: int, last: int) -> None:
+    """Merge the ids of an index from one position of its cursor up to, not including, another."""
     where, bounds = "key >= ?", [first.to_bytes(CURSOR_BYTES)]
     if last < CURSOR_STEPS:
         where, bounds = "key >= ? AND key < ?", [*bounds, last.to_bytes(CURSOR_BYTES)]
     db.execute(
-        f"INSERT OR IGNORE INTO {GENERATIONS[_current(db)]} (key, seq) "
-        f"SELECT key, seq FROM {RECENT} WHERE {where} ORDER BY key",
+        f"INSERT OR IGNORE INTO {target} (key, seq) "
+        f"SELECT key, seq FROM {source} WHERE {where} ORDER BY key",
         bounds,
     )
-    db.execute(f"DELETE FROM {RECENT} WHERE {where}", bounds)
+    db.execute(f"DELETE FROM {source} WHERE {where}", bounds)
