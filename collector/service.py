@@ -205,7 +205,7 @@ async def open_collector(
         max_queued_reports=settings.max_queued_reports,
     )
     if backend.is_shared:
-        opened = _open_shared(backend, options)
+        opened = _open_shared(backend, options, partitions=settings.sum_partitions)
     else:
         opened = _open_embedded(
             backend,
@@ -364,8 +364,10 @@ def _open_embedded(
     return _OpenedLedger(ledger, backend.reader(), ingest, check=check)
 
 
-def _open_shared(backend: SharedBackend, options: IngestOptions) -> _OpenedLedger:
-    ledger, reader = backend.open(), backend.reader()
+def _open_shared(
+    backend: SharedBackend, options: IngestOptions, *, partitions: int
+) -> _OpenedLedger:
+    ledger, reader = backend.open(partitions=partitions), backend.reader()
     options.metrics.expose_leading()
     ingest = SharedIngest(ledger, reader, options)
     return _OpenedLedger(ledger, reader, ingest, commits_waiting=reader.commits_waiting)

@@ -53,6 +53,12 @@ class Settings(SharedSettings):
         LEDGER_URL,
         is_secret=True,
     )
+    sum_partitions: int = variable(
+        "COLLECTOR_SUM_PARTITIONS",
+        4,
+        "Parts of the users of a PostgreSQL ledger, each of which is added up by itself",
+        whole(1, 64),
+    )
     host: str = variable("COLLECTOR_HOST", "127.0.0.1", "Address to listen on", TEXT)
     port: int = variable("COLLECTOR_PORT", 8080, "Port to listen on", whole(0, 65535))
     public_url: str = variable(

@@ -1,6 +1,7 @@
-"""The ingest of a shared ledger: one thread stores, another one does the leader's work.
+"""The ingest of a shared ledger: threads that store, that do the leader's work, and that add up.
 
-Each collector only appends reports; the leader adds them up, see `shared_leader`.
+Each collector appends reports; the leader numbers them (`shared_leader`), and each collector adds
+up its part of them (`shared_adders`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collector.intake.commit_signal import CommitSignal
 from collector.intake.group_commit import GroupCommit
 from collector.intake.ingest import IngestOptions, OnStored
 from collector.intake.purge import Purge
+from collector.intake.shared_adders import SharedAdders
 from collector.intake.shared_leader import SharedLeader
 from collector.ledger import Batch, Receipt
 from collector.ledger.ports import Ledger, SharedLedger, SharedReader
@@ -33,9 +35,11 @@ class SharedIngest:
         self._now_millis = options.now_millis
         self.commits = CommitSignal()
         self._writer = GroupCommit(self._record, options)
+        self._adders = SharedAdders(ledger, metrics=options.metrics, on_added=self._look_again)
         self._leader = SharedLeader(
             ledger,
             reader,
+            adders=self._adders,
             commits=self.commits,
             purge=Purge(ledger, options),
             metrics=options.metrics,
@@ -50,8 +54,8 @@ class SharedIngest:
     @property
     def problems(self) -> list[str]:
         """Why reports are not stored or not added up now; empty if they are."""
-        problem = self._leader.problem
-        return [*self._writer.problems, *([problem] if problem else [])]
+        problems = (self._leader.problem, self._adders.problem)
+        return [*self._writer.problems, *(each for each in problems if each)]
 
     @property
     def warnings(self) -> list[str]:
@@ -60,7 +64,7 @@ class SharedIngest:
         return [loss] if loss else []
 
     def start(self) -> None:
-        """Start the writing thread and the leader's thread."""
+        """Start the writing thread and the leader's thread, which starts those that add up."""
         self._writer.start(self._run)
         self._leader.start()
 
@@ -69,6 +73,7 @@ class SharedIngest:
         await self._writer.stop()
         self.commits.close()
         await self._leader.stop()
+        await self._adders.stop()
 
     def enqueue(self, batch: Batch, on_stored: OnStored) -> None:
         """Queue a batch; see `Ingest.enqueue`."""
@@ -93,6 +98,9 @@ class SharedIngest:
             turn = self._writer.take(None)
             is_last = turn.is_last
             self._writer.do(turn)
+
+    def _look_again(self) -> None:
+        self._leader.look_again()
 
     def _record(self, batches: Sequence[Batch]) -> list[Receipt]:
         receipts = self._ledger.record(

@@ -1,8 +1,8 @@
-"""The leader's work on a shared ledger, and the wake-up of feed readers on every collector.
+"""The leader's work on a shared ledger, and the wake-up of adders and readers on every collector.
 
 A thread polls the ledger several times a second and takes the lease if it is free. The collector
-with the lease leads: it adds up what all collectors stored, and purges. Every collector wakes its
-feed readers when the sums have changed; one poll serves all readers.
+with the lease leads: it numbers what all collectors stored, and purges. Every collector wakes the
+threads that add up its partitions, and its feed readers when the sums have changed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from collector.errors import NotStoredError
 from collector.intake.commit_signal import CommitSignal
 from collector.intake.purge import Purge
+from collector.intake.shared_adders import SharedAdders
 from collector.ledger.ports import SharedLedger, SharedReader
 from collector.metrics import Metrics
 from collector.runtime.outage import Outage
@@ -23,8 +24,11 @@ from collector.runtime.outage import Outage
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
+BUSY_POLL_SECONDS = 0.1
+BUSY_SECONDS = 1.0
+"""It is polled more often until the sums have not changed for so long."""
 LONGEST_PAUSE_SECONDS = 1.0
-"""The longest pause: the longer adding up takes, the less often the leader does it."""
+"""The longest pause: the longer numbering takes, the less often the leader does it."""
 GATHER_SECONDS = 0.02
 """The pause after a commit of this collector, so that others' reports are added up as well."""
 
@@ -37,6 +41,7 @@ class SharedLeader:
         ledger: SharedLedger,
         reader: SharedReader,
         *,
+        adders: SharedAdders,
         commits: CommitSignal,
         purge: Purge,
         metrics: Metrics,
@@ -44,6 +49,7 @@ class SharedLeader:
     ) -> None:
         self._ledger = ledger
         self._reader = reader
+        self._adders = adders
         self._commits = commits
         self._purge = purge
         self._metrics = metrics
@@ -53,6 +59,8 @@ class SharedLeader:
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="ledger-leading", daemon=True)
         self._known: tuple[int, bool] | None = None
+        self._changed_at = 0.0
+        self._is_awaited = False
         self._outage = Outage(
             "ledger",
             fails="the ledger cannot be polled: %s",
@@ -81,11 +89,16 @@ class SharedLeader:
         if self._ledger.leads:
             self._woken.set()
 
+    def look_again(self) -> None:
+        """Poll soon, since something was added up here."""
+        self._woken.set()
+
     async def catch_up(self) -> None:
         """Return once every stored report is in the sums, whichever collector leads.
 
         Raises NotStoredError if no leader adds them up in time.
         """
+        self._is_awaited = True
         self.wake()
         await asyncio.to_thread(self._reader.await_sums)
 
@@ -100,14 +113,17 @@ class SharedLeader:
                 log.exception("unexpected error in the leader's thread")
                 self._note(error)
             took_seconds = time.monotonic() - started_at
-            pause_seconds = min(LONGEST_PAUSE_SECONDS, max(POLL_SECONDS, took_seconds))
+            is_busy = started_at - self._changed_at < BUSY_SECONDS
+            poll_seconds = BUSY_POLL_SECONDS if is_busy else POLL_SECONDS
+            pause_seconds = min(LONGEST_PAUSE_SECONDS, max(poll_seconds, took_seconds))
             if self._woken.wait(pause_seconds) and not self._is_stopping:
                 time.sleep(max(GATHER_SECONDS, min(LONGEST_PAUSE_SECONDS, took_seconds)))
             self._woken.clear()
 
     def _poll(self) -> None:
-        started_at = time.perf_counter()
-        head = self._ledger.lead()
+        is_awaited, self._is_awaited = self._is_awaited, False
+        head = self._ledger.lead(defers_sums=True, is_awaited=is_awaited)
+        self._adders.wake(self._ledger.behind)
         self._outage.recovered()
         self._on_recovery()
         losses = self._ledger.losses
@@ -115,8 +131,8 @@ class SharedLeader:
         self._metrics.lost_reports.set(losses.reports)
         leads = self._ledger.leads
         if self._known != (head, leads):
-            if leads and self._known is not None and head != self._known[0]:
-                self._metrics.fold_seconds.observe(time.perf_counter() - started_at)
+            if self._known is not None and head != self._known[0]:
+                self._changed_at = time.monotonic()
             self._known = (head, leads)
             self._metrics.leads.set(leads)
             self._tell()

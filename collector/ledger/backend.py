@@ -173,8 +173,11 @@ class SharedBackend(LedgerBackend, Protocol):
         """True: other collectors may write it as well."""
         ...
 
-    def open(self) -> SharedLedger:
-        """Open the ledger for writing."""
+    def open(self, *, partitions: int = 1) -> SharedLedger:
+        """Open the ledger for writing; divide the users of stored reports into so many parts.
+
+        Each part is added up by itself. Collectors that do not agree on the number do no harm.
+        """
         ...
 
     def reader(self) -> SharedReader:

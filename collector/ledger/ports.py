@@ -295,7 +295,7 @@ class LedgerReader(Protocol):
 
 
 class SharedLedger(Ledger, Protocol):
-    """A ledger that several collectors write; one of them leads."""
+    """A ledger that several collectors write and add up; one of them leads."""
 
     @property
     def leads(self) -> bool:
@@ -307,8 +307,24 @@ class SharedLedger(Ledger, Protocol):
         """What this process has seen in the ledger and was lost since."""
         ...
 
-    def lead(self) -> int:
-        """Take or extend the lease if possible; return the last seq in the sums."""
+    @property
+    def behind(self) -> Sequence[int]:
+        """The partitions for which `add_up` should be called, as `lead` found them."""
+        ...
+
+    def lead(self, *, defers_sums: bool = False, is_awaited: bool = False) -> int:
+        """Take or extend the lease if possible; return the seq up to which the sums go.
+
+        With `defers_sums`, nothing is added up but by `add_up`; with `is_awaited` too, a reader
+        waits for the sums.
+        """
+        ...
+
+    def add_up(self, part: int) -> bool:
+        """Add up reports of a partition; return whether there may be more of them.
+
+        One thread at a time for each partition, on any collector. Raises NotStoredError.
+        """
         ...
 
 

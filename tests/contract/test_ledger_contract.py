@@ -225,7 +225,7 @@ class TestRuns:
 
     def test_the_oldest_are_forgotten(self, place, monkeypatch):
         monkeypatch.setattr("collector.ledger.sqlite.runs.MAX_RUNS", 3)
-        monkeypatch.setattr("collector.ledger.postgres.numbering.MAX_RUNS", 3)
+        monkeypatch.setattr("collector.ledger.postgres.sums.numbering.MAX_RUNS", 3)
         for _ in range(5):
             with closing(place.open()) as ledger:
                 store(ledger, batch(report()))

@@ -22,6 +22,7 @@ from collector.ledger.migration.tables import TABLES, Row, Table
 from collector.ledger.postgres.database import PostgresDatabase
 from collector.ledger.postgres.link import Db, Link
 from collector.ledger.postgres.schema import MIGRATION_MARK, bring_forward
+from collector.ledger.postgres.sums.numbering import set_numbered
 from collector.ledger.readers import ReaderPosition
 from collector.ledger.sql import readers as sql_readers
 from collector.ledger.sql.purge import DROPPED_DAYS
@@ -154,9 +155,11 @@ class Migration:
         users, sums = _count(source, "user_total"), sums_of_users(SqliteDatabase(source))
 
         def finish(db: Db) -> None:
+            set_numbered(db, origin.folded_seq)
             db.execute(
-                "UPDATE folded SET seq = %s, raw_bytes = %s, billed_bytes = %s WHERE id = 1",
-                (origin.folded_seq, sums.raw_bytes, sums.billed_bytes),
+                "UPDATE sum_partition SET seq = %s, reports = %s, raw_bytes = %s, "
+                "billed_bytes = %s WHERE part = 0",
+                (origin.folded_seq, sums.reports, sums.raw_bytes, sums.billed_bytes),
             )
             db.execute("UPDATE meta SET value = %s WHERE key = 'ledger_id'", (origin.ledger_id,))
             db.execute(
@@ -210,7 +213,7 @@ def _pages(read: Callable[[Sequence[Any] | None], list[Row]], table: Table) -> I
 
 def _is_used(db: Db) -> bool:
     row = db.execute(
-        "SELECT (SELECT seq FROM folded) > 0 OR EXISTS (SELECT 1 FROM report_group) "
+        "SELECT (SELECT seq FROM numbering) > 0 OR EXISTS (SELECT 1 FROM report_group) "
         "OR EXISTS (SELECT 1 FROM reporter) OR EXISTS (SELECT 1 FROM ratio)"
     ).fetchone()
     return bool(row and row[0])

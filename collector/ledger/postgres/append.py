@@ -1,4 +1,7 @@
-"""One commit of a collector to a PostgreSQL ledger: its reports, and the outcome per request."""
+"""One commit of a collector to a PostgreSQL ledger: its reports, and the outcome per request.
+
+Its reports are stored as one group for each partition of the sums.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from dataclasses import dataclass, field
 from collector.ledger import Batch, Receipt
 from collector.ledger.capacity import Room, billed_bytes_of
 from collector.ledger.postgres.link import Db
+from collector.ledger.postgres.sums.partitions import part_of
 from collector.reports.report import Report
 
 Content = tuple[int | None, int, int]
@@ -19,19 +23,20 @@ IdOf = Callable[[Report], int | None]
 _STORE = """
     INSERT INTO report (group_id, position, report_key, series_id, upload_bytes, download_bytes,
         billed_bytes, connections, reported_at, reporter)
-    SELECT %s, position, report_key, series_id, upload_bytes, download_bytes, billed_bytes,
-        connections, reported_at, (%s::text[])[reporter]
-    FROM unnest(%s::int[], %s::bytea[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[],
-        %s::int[], %s::bigint[], %s::int[])
-        AS r (position, report_key, series_id, upload_bytes, download_bytes, billed_bytes,
+    SELECT (%s::bigint[])[part], position, report_key, series_id, upload_bytes, download_bytes,
+        billed_bytes, connections, reported_at, (%s::text[])[reporter]
+    FROM unnest(%s::int[], %s::int[], %s::bytea[], %s::bigint[], %s::bigint[], %s::bigint[],
+        %s::bigint[], %s::int[], %s::bigint[], %s::int[])
+        AS r (part, position, report_key, series_id, upload_bytes, download_bytes, billed_bytes,
             connections, reported_at, reporter)
     ON CONFLICT (report_key) DO NOTHING
 """
 # These row locks serialise commits with the dropping of series.
-_STORE_GROUP = """
-    INSERT INTO report_group (id, reports, raw_bytes, billed_bytes, received_at)
-    SELECT %s::bigint, %s::int, %s::numeric, %s::numeric, %s::bigint
-    FROM (SELECT epoch FROM series_epoch WHERE epoch = %s FOR KEY SHARE) AS e
+_STORE_GROUPS = """
+    INSERT INTO report_group (id, part, reports, raw_bytes, billed_bytes, received_at)
+    SELECT g.*, %s::bigint
+    FROM (SELECT epoch FROM series_epoch WHERE epoch = %s FOR KEY SHARE) AS e CROSS JOIN
+        unnest(%s::bigint[], %s::int[], %s::int[], %s::numeric[], %s::numeric[]) AS g
 """
 
 
@@ -89,16 +94,32 @@ def _content(report: Report, id_of: IdOf) -> Content:
     return (id_of(report), report.upload_bytes, report.download_bytes)
 
 
-class Group:
-    """The new reports of one commit."""
+@dataclass(slots=True)
+class _Part:
+    """The reports of one commit for one partition: a row of `report_group`."""
 
-    def __init__(self, known: Mapping[bytes, Content], *, room: Room | None = None) -> None:
+    place: int
+    reports: int = 0
+    raw_bytes: int = 0
+    billed_bytes: int = 0
+
+
+class Group:
+    """The new reports of one commit, for so many partitions."""
+
+    def __init__(
+        self, known: Mapping[bytes, Content], *, room: Room | None = None, partitions: int = 1
+    ) -> None:
         self._known = known
+        self._partitions = partitions
+        self._parts: dict[int, _Part] = {}
         self.room = room
         """Checks each report against its user's total; None if all fit."""
         self._fresh: dict[bytes, Report] = {}
         self.rows: list[tuple[Report, str]] = []
-        """The reports, each with its sender's scope, in the order of their numbers."""
+        """The reports, each with its sender's scope."""
+        self._places: list[tuple[int, int]] = []
+        """For each, the place of its part, from 1, and its own place in the part, from 0."""
         self.duplicates: list[tuple[Report, Content | Report]] = []
         self.raw_bytes = self.billed_bytes = 0
 
@@ -125,10 +146,23 @@ class Group:
                 self._fresh[key] = report
             self.rows.append((report, batch.reporter))
             taken.accepted += 1
-            self.raw_bytes += report.upload_bytes + report.download_bytes
-            self.billed_bytes += billed_bytes_of(report)
+            self._assign(report)
         self.duplicates += taken.duplicates
         return taken
+
+    def _assign(self, report: Report) -> None:
+        number = part_of(report.username, self._partitions)
+        part = self._parts.get(number)
+        if part is None:
+            part = self._parts[number] = _Part(len(self._parts) + 1)
+        raw_bytes = report.upload_bytes + report.download_bytes
+        billed_bytes = billed_bytes_of(report)
+        self._places.append((part.place, part.reports))
+        part.reports += 1
+        part.raw_bytes += raw_bytes
+        part.billed_bytes += billed_bytes
+        self.raw_bytes += raw_bytes
+        self.billed_bytes += billed_bytes
 
     def store(
         self, db: Db, group_id: int, id_of: IdOf, *, epoch: int, received_at_millis: int
@@ -136,20 +170,26 @@ class Group:
         """Store the reports within a transaction; LostRaceError if an id was stored meanwhile.
 
         StaleSeriesError where series were dropped since the given epoch: some may be remembered.
+        The first part has the given id.
 
         Ids are inserted in their order, so that two commits that share some wait for each other
         and never both ways round.
         """
-        rows = sorted(enumerate(self.rows), key=lambda row: (row[1][0].report_key or b"", row[0]))
-        scopes = dict.fromkeys(reporter for _, (_, reporter) in rows)
+        rows = sorted(
+            zip(self.rows, self._places, strict=True),
+            key=lambda row: (row[0][0].report_key or b"", row[1]),
+        )
+        group_ids = [group_id, *(new_group_id() for _ in range(len(self._parts) - 1))]
+        scopes = dict.fromkeys(reporter for (_, reporter), _ in rows)
         reporters = {reporter: number for number, reporter in enumerate(scopes, start=1)}
-        reports = [report for _, (report, _) in rows]
+        reports = [report for (report, _), _ in rows]
         stored = db.execute(
             _STORE,
             (
-                group_id,
+                group_ids,
                 list(reporters),
-                _numbers(position for position, _ in rows),
+                _numbers(part for _, (part, _) in rows),
+                _numbers(position for _, (_, position) in rows),
                 _blobs(each.report_key for each in reports),
                 _numbers(id_of(each) for each in reports),
                 _numbers(each.upload_bytes for each in reports),
@@ -157,13 +197,20 @@ class Group:
                 _numbers(each.billed_bytes for each in reports),
                 _numbers(each.connections for each in reports),
                 _numbers(each.reported_at_millis for each in reports),
-                _numbers(reporters[reporter] for _, (_, reporter) in rows),
+                _numbers(reporters[reporter] for (_, reporter), _ in rows),
             ),
         ).rowcount
         if stored != len(rows):
             raise LostRaceError
-        amounts = (group_id, len(rows), self.raw_bytes, self.billed_bytes, received_at_millis)
-        if not db.execute(_STORE_GROUP, (*amounts, epoch)).rowcount:
+        parts = self._parts.values()
+        groups = (
+            group_ids,
+            list(self._parts),
+            [part.reports for part in parts],
+            _numbers(part.raw_bytes for part in parts),
+            _numbers(part.billed_bytes for part in parts),
+        )
+        if not db.execute(_STORE_GROUPS, (received_at_millis, epoch, *groups)).rowcount:
             raise StaleSeriesError
 
 

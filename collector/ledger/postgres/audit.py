@@ -12,6 +12,11 @@ from collector.ledger.postgres.link import SCHEMA, Db
 from collector.ledger.sql.statistics import Compared
 from collector.ledger.statistics_values import Audit
 
+_RUNNING = """
+    SELECT coalesce(sum(raw_bytes), 0), coalesce(sum(billed_bytes), 0), coalesce(sum(reports), 0)
+    FROM sum_partition
+"""
+
 
 def size_bytes(db: Db) -> int:
     """Return the bytes of the tables; 0 for an engine that cannot tell."""
@@ -28,10 +33,7 @@ def size_bytes(db: Db) -> int:
 def audit(db: Db) -> Audit:
     """Compare the sums of users, series, days and stored reports, from one snapshot."""
     compared = Compared(PostgresDatabase(db))
-    raw_bytes, billed_bytes, seq = db.execute(
-        "SELECT raw_bytes, billed_bytes, seq FROM folded WHERE id = 1"
-    ).fetchone() or (0, 0, 0)
-    running = Sums(int(raw_bytes), int(billed_bytes), int(seq) - compared.corrected.lines)
+    running = Sums(*map(int, db.execute(_RUNNING).fetchone() or (0, 0, 0)))
     problems = disagreements(compared.counted, running, what="the running sum")
     return compared.audit([*problems, *_lost_rows(db)])
 

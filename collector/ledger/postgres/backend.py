@@ -34,9 +34,9 @@ class PostgresBackend(SqlAdministration):
         with closing(Link(self._url)) as link:
             bring_forward(link)
 
-    def open(self) -> PostgresLedger:
+    def open(self, *, partitions: int = 1) -> PostgresLedger:
         """Open the ledger for writing; take the lease if it is free."""
-        return PostgresLedger(self._url)
+        return PostgresLedger(self._url, partitions=partitions)
 
     def reader(self) -> PostgresReader:
         """Open the ledger for reading; LedgerError if that is not possible."""

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from collector.ledger.corrections import SCOPE, Line
 from collector.ledger.postgres.link import Db
+from collector.ledger.postgres.sums.numbering import set_numbered
+from collector.ledger.postgres.sums.partitions import move_all
 
 _INSERT_REPORTS = """
     INSERT INTO report (group_id, position, report_key, series_id, upload_bytes, download_bytes,
@@ -27,9 +29,9 @@ def append(
     number: int,
     now_millis: int,
 ) -> None:
-    """Store the lines of a correction as one group, numbered after a seq, and advance folded_seq.
+    """Store the lines of a correction as one group, numbered after a seq, and move all partitions.
 
-    It runs within a transaction of the leader that also adds them up.
+    It runs within a transaction of the leader that also adds them up, after `settle`.
     """
     db.execute(
         "INSERT INTO report_group (id, reports, raw_bytes, billed_bytes, received_at, "
@@ -48,5 +50,6 @@ def append(
             [it.reported_at for it in lines],
         ),
     )
-    # The running sum excludes corrections, as the users' totals do.
-    db.execute("UPDATE folded SET seq = %s WHERE id = 1", (after_seq + len(lines),))
+    # The running sums exclude corrections, as the users' totals do.
+    set_numbered(db, after_seq + len(lines))
+    move_all(db, after_seq + len(lines))

@@ -10,24 +10,44 @@ from functools import lru_cache
 from collector.ledger.postgres.link import Db
 from collector.ledger.sql.database import BYTE_ORDER, NO_VALUES, Dialect, Row, Values
 
+MOST_AHEAD_REPORTS = 300_000
+"""At most so many reports are numbered and not added up yet: see sums/rounds.py."""
 _REPORTS = """
     SELECT g.first_seq + r.position AS seq, r.series_id, r.upload_bytes, r.download_bytes,
         r.billed_bytes, r.connections, r.reported_at, g.received_at, r.reporter
     FROM report_group AS g JOIN report AS r ON r.group_id = g.id
 """
-# A report is numbered when it is added up: its group's first_seq + its position in the group.
+# The sums go up to the first report that is not added up in its partition; see sums/partitions.py.
+_HEAD = """
+    (SELECT coalesce((
+        SELECT min(x.first_seq) - 1 FROM sum_partition AS p CROSS JOIN LATERAL (
+            SELECT g.first_seq FROM report_group AS g WHERE g.part = p.part AND g.first_seq > p.seq
+            ORDER BY g.first_seq LIMIT 1
+        ) AS x
+    ), (SELECT seq FROM numbering WHERE id = 1)))
+"""
+# As an array, which the planner takes for short; of a range it would expect a third of all groups.
+_NOT_ADDED_UP = f"""
+    ARRAY(SELECT x.first_seq FROM sum_partition AS p CROSS JOIN LATERAL (
+        SELECT g.first_seq FROM report_group AS g WHERE g.part = p.part AND g.first_seq > p.seq
+        ORDER BY g.first_seq LIMIT {MOST_AHEAD_REPORTS}
+    ) AS x)
+"""
+# A report is numbered after it is stored: its group's first_seq + its position in the group.
 DIALECT = Dialect(
     reports=f"({_REPORTS})",
     numbered=f"""({_REPORTS}
         WHERE g.first_seq >= :first_group_seq AND g.first_seq <= :through
             AND g.first_seq + r.position > :after AND g.first_seq + r.position <= :through)""",
-    unfolded=f"({_REPORTS} WHERE g.first_seq IS NULL)",
+    unfolded=f"({_REPORTS} WHERE g.first_seq IS NULL "
+    f"UNION ALL {_REPORTS} WHERE g.first_seq = ANY({_NOT_ADDED_UP}))",
+    unfolded_of_senders=f"({_REPORTS} WHERE g.first_seq IS NULL)",
     since=f"""({_REPORTS} WHERE g.received_at >= :since
         AND (g.first_seq >= :first_seq OR g.first_seq IS NULL))""",
-    folded_seq="(SELECT seq FROM folded WHERE id = 1)",
+    folded_seq=_HEAD,
     first_seq="(SELECT first_seq + purged FROM report_group WHERE first_seq IS NOT NULL "
     "ORDER BY first_seq LIMIT 1)",
-    last_seq="(SELECT seq FROM folded WHERE id = 1)",
+    last_seq="(SELECT seq FROM numbering WHERE id = 1)",
     unnumbered_reports="(SELECT coalesce(sum(reports), 0) FROM report_group "
     "WHERE first_seq IS NULL)",
     received_at="(SELECT received_at FROM report_group WHERE first_seq <= :seq "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collector.ledger.postgres.link import Db
+from collector.ledger.postgres.sums.partitions import positions
 
 
 def forget_reports(db: Db, *, before_millis: int, limit: int, through_seq: int | None) -> int:
@@ -11,6 +12,8 @@ def forget_reports(db: Db, *, before_millis: int, limit: int, through_seq: int |
     Their ids are dropped, too. Reports that are not added up yet, or are after `through_seq`, are
     kept. Only the oldest are dropped, so that the remaining numbers have no gaps.
     """
+    head = positions(db).head
+    last = head if through_seq is None else min(head, through_seq)
     groups = db.execute(
         "SELECT id, first_seq, reports, purged, received_at FROM report_group "
         "WHERE first_seq IS NOT NULL ORDER BY first_seq LIMIT %s",
@@ -21,7 +24,7 @@ def forget_reports(db: Db, *, before_millis: int, limit: int, through_seq: int |
     for group_id, first_seq, reports, purged, received_at in groups:
         if received_at >= before_millis:
             break
-        until = reports if through_seq is None else min(reports, through_seq - first_seq + 1)
+        until = min(reports, last - first_seq + 1)
         until = min(until, purged + limit - removed)
         if until < reports:
             removed += _forget_part(db, group_id, purged, until)

@@ -10,7 +10,6 @@ import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from collector.errors import LedgerUnavailableError, NotStoredError
-from collector.ledger.postgres import numbering as postgres_fold
 from collector.ledger.postgres.audit import audit, size_bytes
 from collector.ledger.postgres.database import PostgresDatabase
 from collector.ledger.postgres.link import (
@@ -22,6 +21,7 @@ from collector.ledger.postgres.link import (
     run_in,
     translate,
 )
+from collector.ledger.postgres.sums import partitions
 from collector.ledger.sql import statistics as sql_statistics
 from collector.ledger.sql.database import Database
 from collector.ledger.sql.reader import SqlReader
@@ -113,11 +113,11 @@ class PostgresReader(SqlReader):
 
         Raises NotStoredError if no leader adds them up in time.
         """
-        ids = self._ask(postgres_fold.unfolded_ids)
+        ids = self._ask(partitions.not_added_up)
         until_seconds = time.monotonic() + CATCH_UP_SECONDS
         is_left = bool(ids)
         while is_left:
-            is_left = self._ask(lambda db: postgres_fold.is_any_unfolded(db, ids))
+            is_left = self._ask(lambda db: partitions.is_any_left(db, ids))
             if is_left and time.monotonic() > until_seconds:
                 raise NotStoredError("reports are stored, but not added up yet; retry later")
             if is_left:

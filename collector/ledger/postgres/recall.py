@@ -14,21 +14,21 @@ from collector.ledger.postgres.link import Db
 log = logging.getLogger(__name__)
 
 _HEAD = """
-    SELECT f.seq, l.token, EXISTS (SELECT 1 FROM report_group WHERE first_seq IS NULL),
-        (SELECT token FROM run WHERE after_seq < f.seq ORDER BY after_seq DESC LIMIT 1),
+    SELECT n.seq, l.token, EXISTS (SELECT 1 FROM report_group WHERE first_seq IS NULL),
+        (SELECT token FROM run WHERE after_seq < n.seq ORDER BY after_seq DESC LIMIT 1),
         (SELECT token FROM run WHERE after_seq < %s ORDER BY after_seq DESC LIMIT 1)
-    FROM folded AS f, lease AS l WHERE f.id = 1
+    FROM numbering AS n, lease AS l WHERE n.id = 1
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The seq up to which reports are in the sums."""
+    """The last number that was given to a report."""
 
     seq: int
     led_by: str
     """The token of the leading collector."""
-    has_unfolded: bool
+    has_unnumbered: bool
 
 
 class Recall:
@@ -43,12 +43,12 @@ class Recall:
         """Tokens of the runs that numbered the reports that were seen."""
 
     def read_head(self, db: Db) -> Head:
-        """Read the head of the sums; note a loss if it is behind what was seen before."""
+        """Read the last number; note a loss if it is behind what was seen before."""
         known_seq = self._known.after_seq if self._known else 0
         row = db.execute(_HEAD, (known_seq,)).fetchone()
         if row is None:
-            raise NotStoredError("the ledger has no sums: was it restored in part?")
-        seq, led_by, has_unfolded, token, token_then = row
+            raise NotStoredError("the ledger has no numbering: was it restored in part?")
+        seq, led_by, has_unnumbered, token, token_then = row
         if self._known and went_back(self._known, seq=seq, token_then=token_then):
             shared = shared_seq(self._tokens, _runs(db), seq=seq)
             self.losses.add_range(shared=shared, known=known_seq)
@@ -60,10 +60,10 @@ class Recall:
             if token not in self._tokens:
                 self._tokens.update(each.token for each in _runs(db))
             self._known = WriterRun(seq, token)
-        return Head(int(seq), str(led_by), bool(has_unfolded))
+        return Head(int(seq), str(led_by), bool(has_unnumbered))
 
-    def folded(self, seq: int, token: str | None) -> None:
-        """Note that this collector has added up reports to a seq, under a run's token."""
+    def numbered(self, seq: int, token: str | None) -> None:
+        """Note that this collector has numbered reports to a seq, under a run's token."""
         if token is not None and seq:
             self._tokens.add(token)
             self._known = WriterRun(seq, token)

@@ -60,8 +60,9 @@ class Writer:
     `led_by` is the token of the leader; if it changes, the ledger may have been restored.
     """
 
-    def __init__(self, url: str, recall: Recall) -> None:
+    def __init__(self, url: str, recall: Recall, *, partitions: int) -> None:
         self.link = Link(url)
+        self._partitions = partitions
         self._recall = recall
         self.led_by = ""
         self._series = SeriesIds()
@@ -141,7 +142,7 @@ class Writer:
             if report.report_key is not None
         ]
         known = self.link.ask(lambda db: known_contents(db, keys)) if keys else {}
-        group = Group(known, room=self._room_for(batches))
+        group = Group(known, room=self._room_for(batches), partitions=self._partitions)
         taken = [group.take(batch) for batch in batches]
         if group.rows or group.duplicates:
             fresh = [report for report, _ in group.rows]

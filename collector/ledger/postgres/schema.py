@@ -8,13 +8,15 @@ start.
 from __future__ import annotations
 
 import secrets
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import psycopg
 from psycopg import errors as pg
 
 from collector.errors import LedgerError
 from collector.ledger.postgres.link import SCHEMA, Db, Link, translate
+from collector.runtime.postgres.connection import BoundedConnection
 from collector.runtime.postgres.tables import create_beside_others, create_schema
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -246,8 +248,52 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "(id int PRIMARY KEY CHECK (id = 1), epoch bigint NOT NULL)",
         "INSERT INTO series_epoch (id, epoch) VALUES (1, 1) ON CONFLICT (id) DO NOTHING",
     ),
+    # Sums in partitions (docs/decisions/0041). Collectors of an earlier version may still run:
+    # without the row of `folded` they can store reports, but lead no more. The row of the lease is
+    # locked first: a leader of theirs that is adding up holds it until it has changed `folded`.
+    (
+        "ALTER TABLE report_group ADD COLUMN IF NOT EXISTS part int NOT NULL DEFAULT 0",
+        """
+        CREATE TABLE IF NOT EXISTS numbering (
+            id int PRIMARY KEY CHECK (id = 1),
+            seq bigint NOT NULL
+        )
+        """,
+        """
+        CREATE TABLE IF NOT EXISTS sum_partition (
+            part int PRIMARY KEY,
+            seq bigint NOT NULL,
+            reports bigint NOT NULL,
+            raw_bytes numeric NOT NULL,
+            billed_bytes numeric NOT NULL
+        )
+        """,
+        """
+        CREATE TABLE IF NOT EXISTS adder (
+            token text PRIMARY KEY,
+            holder text NOT NULL,
+            beats bigint NOT NULL
+        )
+        """,
+        # One text, so that both statements are one transaction.
+        """
+        UPDATE lease SET token = '', expires_at = clock_timestamp()
+        WHERE name = 'leader' AND EXISTS (SELECT 1 FROM folded);
+        WITH moved AS (
+            DELETE FROM folded RETURNING seq, raw_bytes, billed_bytes
+        ), numbered AS (
+            INSERT INTO numbering (id, seq) SELECT 1, seq FROM moved ON CONFLICT (id) DO NOTHING
+        )
+        INSERT INTO sum_partition (part, seq, reports, raw_bytes, billed_bytes)
+        SELECT 0, seq, seq - (SELECT count(*) FROM correction_line), raw_bytes, billed_bytes
+        FROM moved ON CONFLICT (part) DO NOTHING
+        """,
+    ),
 )
 MIGRATION_MARK = "migration"
+MIGRATION_SECONDS = 3600
+LOCKED_SECONDS = 60
+"""How long a statement of a migration waits for a running collector's transaction."""
 
 
 def bring_forward(link: Link, *, is_migration: bool = False) -> None:
@@ -282,6 +328,34 @@ def _bring_forward(db: Db, name: str) -> None:
             f"{name} was written by a newer version (schema {version}, this version knows "
             f"{len(MIGRATIONS)}): upgrade the collector or restore a backup"
         )
+    if version < len(MIGRATIONS):
+        with _patient(db):
+            _migrate(db, version)
+
+
+@contextmanager
+def _patient(db: Db) -> Iterator[None]:
+    """Let statements take long: of a large ledger a migration may need minutes."""
+    kept = db.execute(
+        "SELECT current_setting('statement_timeout'), current_setting('lock_timeout')"
+    ).fetchone()
+    set_both = (
+        "SELECT set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false)"
+    )
+    answer_seconds = db.answer_seconds if isinstance(db, BoundedConnection) else 0.0
+    db.execute(set_both, (str(MIGRATION_SECONDS * 1000), str(LOCKED_SECONDS * 1000)))
+    if isinstance(db, BoundedConnection):
+        db.answer_seconds = MIGRATION_SECONDS
+    try:
+        yield
+    finally:
+        if isinstance(db, BoundedConnection):
+            db.answer_seconds = answer_seconds
+        if not db.closed:
+            db.execute(set_both, kept)
+
+
+def _migrate(db: Db, version: int) -> None:
     while version < len(MIGRATIONS):
         for statement in MIGRATIONS[version]:
             db.execute(statement)

@@ -1,7 +1,7 @@
-"""The writer of a PostgreSQL ledger: all collectors append, the leader adds up.
+"""The writer of a PostgreSQL ledger: all collectors append and add up, the leader numbers.
 
-A commit appends a group of reports in a few statements, whatever its size. The leader updates the
-sums, see `numbering`.
+A commit appends a group of reports in a few statements, whatever its size. The leader numbers the
+groups, see `sums.numbering`; each collector adds up some of the partitions, see `sums.partitions`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -18,7 +19,6 @@ from collector.ledger.corrections import CORRECTED_REPORTS
 from collector.ledger.lost_commits import Losses
 from collector.ledger.ports import Alongside
 from collector.ledger.postgres import correction_rows as postgres_rows
-from collector.ledger.postgres import numbering as postgres_fold
 from collector.ledger.postgres import purge as postgres_purge
 from collector.ledger.postgres import series as postgres_series
 from collector.ledger.postgres.append import new_group_id
@@ -28,6 +28,9 @@ from collector.ledger.postgres.link import Db, Link
 from collector.ledger.postgres.recall import Head, Recall
 from collector.ledger.postgres.recording import Writer
 from collector.ledger.postgres.schema import bring_forward
+from collector.ledger.postgres.sums import numbering, partitions
+from collector.ledger.postgres.sums.adders import Adders
+from collector.ledger.postgres.sums.rounds import Rounds
 from collector.ledger.sql import corrected as sql_corrected
 from collector.ledger.sql import corrections as sql_corrections
 from collector.ledger.sql import export as sql_export
@@ -43,19 +46,28 @@ T = TypeVar("T")
 class PostgresLedger:
     """One collector's writer of a ledger that others may write as well.
 
-    `record` belongs to one thread. All else has another connection, one after the other, from any
-    thread: adding up holds no commit up. Opening makes the
-    tables where there are none, and takes the lease if it is free.
+    `record` belongs to one thread, and so does `add_up` of each partition. All else has another
+    connection, one after the other, from any thread: adding up holds no commit up. Opening makes
+    the tables where there are none, and takes the lease if it is free. `partitions` is into how
+    many the reports of this collector are divided.
     """
 
-    def __init__(self, url: str, *, lease_seconds: float | None = None) -> None:
+    def __init__(
+        self, url: str, *, lease_seconds: float | None = None, partitions: int = 1
+    ) -> None:
         self._recall = Recall()
-        self._writer = Writer(url, self._recall)
+        self._writer = Writer(url, self._recall, partitions=partitions)
         self._keeper = Link(url, is_patient=True)
         self.lease = Lease() if lease_seconds is None else Lease(lease_seconds)
+        self._adders = Adders(
+            lambda: Link(url, is_patient=True),
+            holder=self.lease.holder,
+            lease_seconds=self.lease.seconds,
+        )
         self._leading = threading.RLock()
+        self._rounds = Rounds()
         self._is_run_noted = False
-        self._folded_seq = 0
+        self._numbered_seq = 0
         self._recalled_connections = 0
         try:
             bring_forward(self._writer.link)
@@ -83,15 +95,17 @@ class PostgresLedger:
         return self._recall.losses
 
     def close(self) -> None:
-        """Release the lease and close the connections."""
-        if self.lease.token is not None:
-            with contextlib.suppress(NotStoredError):
+        """Release the lease and the partitions, and close the connections."""
+        with contextlib.suppress(NotStoredError):
+            if self.lease.token is not None:
                 self._keeper.run(self.lease.release)
+            self._keeper.run(self._adders.leave)
         self._drop()
 
     def _drop(self) -> None:
         self._writer.link.close()
         self._keeper.close()
+        self._adders.close()
 
     # --- appending ---------------------------------------------------------------------------
 
@@ -105,8 +119,8 @@ class PostgresLedger:
     ) -> list[Receipt]:
         """Store all batches in one commit; returns when it is on disk.
 
-        With `defers_sums`, or if another collector leads, the reports are not added up before the
-        leader's next `fold`. Raises LedgerUnavailableError if the outcome is not known; then
+        With `defers_sums`, or if another collector leads, the reports are not numbered and added up
+        by this call. Raises LedgerUnavailableError if the outcome is not known; then
         reports with ids can be sent again safely.
         """
         receipts = self._writer.record(
@@ -119,36 +133,49 @@ class PostgresLedger:
 
     # --- leading -----------------------------------------------------------------------------
 
-    def lead(self) -> int:
-        """Take or extend the lease if possible, then add up; return the last seq in the sums.
+    def lead(self, *, defers_sums: bool = False, is_awaited: bool = False) -> int:
+        """Take or extend the lease if possible; as the leader, number reports and add them up.
 
-        Raises LedgerUnavailableError; then this collector no longer leads.
+        Returns the seq up to which reports are in the sums. With `defers_sums` they are only
+        numbered, a round at a time: see `behind`; sooner if that `is_awaited`. Raises
+        LedgerUnavailableError; then this collector no longer leads.
         """
         with self._leading:
-            return self._lead()
+            return self._lead(defers_sums=defers_sums, is_awaited=is_awaited)
 
-    def _lead(self) -> int:
+    def _lead(self, *, defers_sums: bool, is_awaited: bool) -> int:
         try:
             if self.lease.is_held and self.lease.is_due:
                 with contextlib.suppress(NotLeadingError):
                     self._as_leader(lambda _: None)
             head = self._read_head()
-            seq, self._writer.led_by, has_unfolded = head.seq, head.led_by, head.has_unfolded
-            if self.lease.is_held and seq != self._folded_seq:
+            self._writer.led_by = head.led_by
+            if self.lease.is_held and head.seq != self._numbered_seq:
                 # Restored while in use, or a commit whose answer was lost: begin another run.
                 self.lease.lose()
-            if not self.lease.is_held and not self._take():
-                return seq
-            if has_unfolded:
-                with contextlib.suppress(NotLeadingError):
-                    self.fold()
+            is_new = not self.lease.is_held and self._take()
+            has_new = is_new or head.has_unnumbered
+            positions = self._look(takes_part=defers_sums)
+            with contextlib.suppress(NotLeadingError):
+                if not self.lease.is_held:
+                    return positions.head
+                if not defers_sums and (has_new or positions.behind):
+                    self._fold(waits=False)
+                    return self._look(takes_part=False).head
+                if defers_sums and has_new and self._number_round(positions, is_awaited=is_awaited):
+                    return self._look(takes_part=True).head
         except NotStoredError:
             self.lease.lose()
             raise
-        return self._folded_seq if self.lease.is_held else seq
+        return positions.head
+
+    def _look(self, *, takes_part: bool) -> partitions.Positions:
+        return self._keeper.ask(
+            lambda db: self._adders.look(db, takes_part=takes_part, leads=self.lease.is_held)
+        )
 
     def _read_head(self) -> Head:
-        """Read the head of the sums; on a new connection, check for lost commits."""
+        """Read the last number; on a new connection, check for lost commits."""
         self._keeper.connect()
         if self._recalled_connections != self._keeper.connections:
             self._keeper.ask(self._recall.compare)
@@ -159,29 +186,56 @@ class PostgresLedger:
         if not self._keeper.run(self.lease.take):
             return False
         self._is_run_noted = False
-        self._folded_seq = self._keeper.ask(postgres_fold.folded_seq)
+        self._numbered_seq = self._keeper.ask(numbering.numbered_seq)
         log.info("leads the ledger %s, epoch %d", self.name, self.lease.epoch)
-        self.fold()
         return True
 
-    def fold(self) -> None:
-        """Add up the reports that are not in the sums yet; NotLeadingError if another leads."""
-        reports = postgres_fold.FOLD_REPORTS
-        while reports >= postgres_fold.FOLD_REPORTS:
-            with self._leading:
-                reports, self._folded_seq = self._as_leader(self._fold_some)
-                if reports:
-                    self._recall.folded(self._folded_seq, self.lease.token)
-                self._is_run_noted = self._is_run_noted or reports > 0
+    def _number_round(self, positions: partitions.Positions, *, is_awaited: bool) -> bool:
+        """Number reports, if it is time for another round; return whether it was."""
+        ahead, now_seconds = positions.numbered - positions.head, time.monotonic()
+        if not self._rounds.may_number(ahead=ahead, now_seconds=now_seconds, is_awaited=is_awaited):
+            return False
+        self._rounds.numbered(now_seconds)
+        self._number()
+        return True
 
-    def _fold_some(self, db: Db) -> tuple[int, int]:
-        self._check_sums(db)
-        return postgres_fold.fold(db, token=self.lease.token or "", is_run_noted=self._is_run_noted)
+    def _number(self) -> int:
+        with self._leading:
+            reports, self._numbered_seq = self._as_leader(self._number_some)
+            if reports:
+                self._recall.numbered(self._numbered_seq, self.lease.token)
+            self._is_run_noted = self._is_run_noted or reports > 0
+            return reports
 
-    def _check_sums(self, db: Db) -> None:
-        if postgres_fold.folded_seq(db) != self._folded_seq:
+    def _number_some(self, db: Db) -> tuple[int, int]:
+        self._check_numbers(db)
+        return numbering.number(db, token=self.lease.token or "", is_run_noted=self._is_run_noted)
+
+    def _check_numbers(self, db: Db) -> None:
+        if numbering.numbered_seq(db) != self._numbered_seq:
             self.lease.lose()
-            raise NotLeadingError("the sums are not where this collector left them")
+            raise NotLeadingError("the numbers are not where this collector left them")
+
+    def fold(self) -> None:
+        """Number and add up all stored reports; NotLeadingError if another leads."""
+        self._fold(waits=True)
+
+    def _fold(self, *, waits: bool) -> None:
+        is_last = False
+        while not is_last:
+            is_last = not self._number()
+            self._adders.add_all(self._keeper, waits=waits)
+
+    # --- adding up, on every collector -------------------------------------------------------
+
+    @property
+    def behind(self) -> Sequence[int]:
+        """The partitions of this collector that have something to add up, as `lead` found them."""
+        return self._adders.behind
+
+    def add_up(self, part: int) -> bool:
+        """Add up numbered reports of a partition; return whether there may be more of them."""
+        return self._adders.add_up(part)
 
     def _as_leader(self, work: Callable[[Db], T]) -> T:
         """Run something in a transaction that only the leader can commit."""
@@ -205,7 +259,7 @@ class PostgresLedger:
                 PostgresDatabase(db),
                 ran_millis=ran_millis,
                 kept_millis=kept_millis,
-                last_seq=postgres_fold.folded_seq(db),
+                last_seq=numbering.numbered_seq(db),
             )
         )
 
@@ -240,7 +294,7 @@ class PostgresLedger:
                 PostgresDatabase(db),
                 before_day=before_day,
                 limit=limit,
-                folded_seq=postgres_fold.folded_seq(db),
+                folded_seq=partitions.settle(db),
             )
         )
 
@@ -273,19 +327,20 @@ class PostgresLedger:
             seq, has_more = self._as_leader(
                 lambda db: self._correct_some(db, group_id, now_millis=now_millis, limit=limit)
             )
-            self._is_run_noted = self._is_run_noted or seq > self._folded_seq
-            self._folded_seq = seq
+            self._is_run_noted = self._is_run_noted or seq > self._numbered_seq
+            self._numbered_seq = seq
             return has_more
         return False
 
     def _correct_some(
         self, db: Db, group_id: int, *, now_millis: int, limit: int
     ) -> tuple[int, bool]:
-        self._check_sums(db)
+        self._check_numbers(db)
+        partitions.settle(db)
         database = PostgresDatabase(db)
         correction = sql_corrected.open_correction(database)
         if correction is None:
-            return self._folded_seq, False
+            return self._numbered_seq, False
         seq, is_done = sql_corrections.carry_out(
             database,
             correction,
@@ -293,16 +348,16 @@ class PostgresLedger:
                 db,
                 lines,
                 group_id=group_id,
-                after_seq=self._folded_seq,
+                after_seq=self._numbered_seq,
                 number=correction.number,
                 now_millis=now_millis,
             ),
-            last_seq=self._folded_seq,
+            last_seq=self._numbered_seq,
             now_millis=now_millis,
             limit=limit,
         )
-        if seq > self._folded_seq and not self._is_run_noted:
-            postgres_fold.note_run(db, after_seq=self._folded_seq, token=self.lease.token or "")
+        if seq > self._numbered_seq and not self._is_run_noted:
+            numbering.note_run(db, after_seq=self._numbered_seq, token=self.lease.token or "")
         return seq, not is_done or sql_corrected.open_correction(database) is not None
 
     def note_progress(self, progress: Progress, *, at_millis: int) -> bool:

@@ -31,7 +31,7 @@ NO_LIMIT = 2**62
 class Dialect(NamedTuple):
     """The parts of statements that differ between the engines: tables of reports, large sums.
 
-    The first four stand for a table with the columns seq, series_id, upload_bytes, download_bytes,
+    The first five stand for a table with the columns seq, series_id, upload_bytes, download_bytes,
     billed_bytes, connections, reported_at, received_at and reporter; the next ones for a number.
     """
 
@@ -40,11 +40,13 @@ class Dialect(NamedTuple):
     numbered: str
     """The reports within the parameters of `Database.bounds`."""
     unfolded: str
-    """The reports that are not added up yet."""
+    """The reports that are not in the sums of users, series and days yet."""
+    unfolded_of_senders: str
+    """The reports that are not in the sums of senders yet."""
     since: str
     """The reports that arrived since `:since`; `:first_seq` is the first number of these."""
     folded_seq: str
-    """Up to which report the sums go."""
+    """Up to which report all are in the sums, which may have later ones as well."""
     first_seq: str
     """The lowest stored seq; NULL if there is none. Stored numbers have no gaps, but in files of
     the first version."""

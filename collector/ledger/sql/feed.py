@@ -7,16 +7,21 @@ from collector.ledger.sql.database import Database, folded_seq, kept_text, one_r
 
 
 def changes(db: Database, *, after: int, limit: int) -> Changes:
-    """Return the users changed after a seq; from one snapshot."""
+    """Return the users changed after a seq; from one snapshot.
+
+    A user whose last change is above the head is left out: it is returned once the head is there.
+    """
+    head = folded_seq(db)
     rows = db.rows(
         "SELECT username, upload_bytes, download_bytes, billed_bytes, reports, last_used_at, "
         "change_seq, corrected_upload_bytes, corrected_download_bytes, corrected_billed_bytes, "
-        "corrected_seq FROM user_total WHERE change_seq > :after ORDER BY change_seq LIMIT :limit",
-        {"after": after, "limit": limit},
+        "corrected_seq FROM user_total WHERE change_seq > :after AND change_seq <= :head "
+        "ORDER BY change_seq LIMIT :limit",
+        {"after": after, "head": head, "limit": limit},
     )
     return Changes(
         ledger_id=kept_text(db, "ledger_id") or "",
-        head=folded_seq(db),
+        head=head,
         changes=[UserTotal(*row) for row in rows],
         runs=_runs_since(db, after),
     )
@@ -64,7 +69,8 @@ def days_after(db: Database, change_seq: int, *, limit: int) -> list[DayRow]:
         "SELECT d.change_seq, d.day, s.username, s.server, s.port, s.protocol, d.upload_bytes, "
         "d.download_bytes, d.billed_bytes, d.connections, d.reports, d.last_used_at "
         "FROM usage_day AS d JOIN series AS s ON s.id = d.series_id "
-        "WHERE d.change_seq > :seq ORDER BY d.change_seq LIMIT :limit",
+        f"WHERE d.change_seq > :seq AND d.change_seq <= {db.dialect.folded_seq} "
+        "ORDER BY d.change_seq LIMIT :limit",
         {"seq": change_seq, "limit": limit},
     )
     return [DayRow(*row) for row in rows]

@@ -99,7 +99,7 @@ def _hours_of(db: Database, reports: str) -> str:
 def bytes_of(db: Database, sender: str, *, hour: int) -> SenderBytes:
     """Return a sender's bytes in an hour and its day, with reports not added up yet."""
     rows = db.rows(
-        f"{_hours_of(db, db.dialect.unfolded)} WHERE reporter = :sender GROUP BY 1, 2",
+        f"{_hours_of(db, db.dialect.unfolded_of_senders)} WHERE reporter = :sender GROUP BY 1, 2",
         {"sender": sender},
     )
     unfolded = [HourBytes(row[0], row[1], whole(row[2])) for row in rows]

@@ -39,7 +39,8 @@ def lose_after(url, seq, *, cuts=True):
         db.execute(f"DELETE FROM report WHERE group_id IN ({gone})", (seq,))
         db.execute("DELETE FROM report_group WHERE first_seq IS NULL OR first_seq > %s", (seq,))
         db.execute("DELETE FROM run WHERE after_seq >= %s", (seq,))
-        db.execute("UPDATE folded SET seq = %s", (seq,))
+        for table in ("numbering", "sum_partition"):
+            db.execute(f"UPDATE {table} SET seq = %s", (seq,))
     if cuts:
         cut_off(url)
 

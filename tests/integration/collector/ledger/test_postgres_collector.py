@@ -103,7 +103,7 @@ async def test_all_readers_of_one_process_look_once(start, monkeypatch):
     looks = []
     ledger = first.app.state.collector.ingest._ledger
     lead = ledger.lead
-    monkeypatch.setattr(ledger, "lead", lambda: (looks.append(1), lead())[1])
+    monkeypatch.setattr(ledger, "lead", lambda **how: (looks.append(1), lead(**how))[1])
     waiting = [
         asyncio.create_task(first.get("/v1/usage/changes", after=0, wait=1)) for _ in range(20)
     ]

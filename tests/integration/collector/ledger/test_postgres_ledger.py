@@ -23,6 +23,7 @@ from collector.ledger.postgres.append import Group
 from collector.ledger.postgres.lease import NotLeadingError
 from collector.ledger.postgres.link import SCHEMA, Link, translate
 from collector.ledger.postgres.reader import PostgresReader
+from collector.ledger.postgres.schema import MIGRATIONS
 from collector.ledger.postgres.writer import PostgresLedger
 from tests.support.collector.ledgers import NOON_MILLIS, PostgresPlace, batch, report
 
@@ -148,6 +149,121 @@ class TestSeveralCollectors:
         with closing(PostgresReader(url)) as reader:
             assert [row.seq for row in reader.reports_after(0, limit=9)] == [1, 2, 3]
             assert reader.audit().problems == []
+
+
+def poll(ledger):
+    """Poll as a running collector does, and add up what is to be added up here then."""
+    ledger.lead(defers_sums=True, is_awaited=True)
+    for part in ledger.behind:
+        while ledger.add_up(part):
+            pass
+
+
+class TestPartitions:
+    """Sums of users in parts, each added up by another collector, or by several."""
+
+    USERS = tuple(f"user{n}" for n in range(40))
+
+    @pytest.fixture
+    def collectors(self, url):
+        ledgers = [PostgresLedger(url, partitions=4) for _ in range(2)]
+        yield ledgers
+        for ledger in ledgers:
+            ledger.close()
+
+    def shared_out(self, collectors):
+        """Have both know of each other and of all partitions."""
+        for _ in range(3):
+            store(collectors[1], batch(*(report(name) for name in self.USERS)))
+            for ledger in (*collectors, *collectors):
+                poll(ledger)
+
+    def test_each_collector_adds_up_its_half(self, url, collectors):
+        self.shared_out(collectors)
+        store(collectors[1], batch(*(report(name) for name in self.USERS)))
+        for ledger in collectors:
+            ledger.lead(defers_sums=True, is_awaited=True)
+        halves = [list(ledger.behind) for ledger in collectors]
+        assert sorted(map(len, halves)) == [2, 2]
+        assert sorted(halves[0] + halves[1]) == [0, 1, 2, 3]
+        with closing(PostgresReader(url)) as reader:
+            assert reader.changes(after=120, limit=99).changes == []
+            for part in halves[0]:
+                collectors[0].add_up(part)
+            page = reader.changes(after=120, limit=99)
+            assert page.head < 160
+            for part in halves[1]:
+                collectors[1].add_up(part)
+            page = reader.changes(after=120, limit=99)
+            assert page.head == 160
+            assert sorted(each.username for each in page.changes) == sorted(self.USERS)
+            assert {each.reports for each in page.changes} == {4}
+            assert reader.audit().problems == []
+
+    def test_the_partitions_of_one_that_is_killed_are_taken_over(self, url, collectors):
+        first, second = collectors
+        self.shared_out(collectors)
+        store(second, batch(*(report(name) for name in self.USERS)))
+        second._drop()  # as by kill -9
+        with closing(PostgresReader(url)) as reader:
+            until(
+                "all is added up",
+                lambda: (poll(first), reader.changes(after=0, limit=1))[1].head == 160,
+            )
+            assert reader.audit().problems == []
+
+    def test_several_that_add_up_the_same_count_each_report_once(self, url, collectors):
+        self.shared_out(collectors)
+        is_over = threading.Event()
+        failures = []
+
+        def add_up(ledger, part):
+            try:
+                while not is_over.is_set():
+                    ledger.add_up(part)
+            except NotStoredError as error:
+                failures.append(error)
+
+        threads = [
+            threading.Thread(target=add_up, args=(ledger, part))
+            for ledger in collectors
+            for part in range(4)
+        ]
+        for each in threads:
+            each.start()
+        with closing(PostgresReader(url)) as reader:
+            for turn in range(20):
+                store(collectors[turn % 2], batch(*(report(name) for name in self.USERS)))
+                collectors[0].lead(defers_sums=True, is_awaited=True)
+            until(
+                "all is added up",
+                lambda: (
+                    collectors[0].lead(defers_sums=True, is_awaited=True),
+                    reader.changes(after=0, limit=1).head == 23 * 40,
+                )[1],
+            )
+            is_over.set()
+            for each in threads:
+                each.join(DEADLINE_SECONDS)
+            assert failures == []
+            assert {it.reports for it in reader.changes(after=0, limit=99).changes} == {23}
+            assert reader.audit().problems == []
+
+    def test_another_number_of_partitions_is_taken_up_beside_running_collectors(
+        self, url, collectors
+    ):
+        self.shared_out(collectors)
+        with closing(PostgresLedger(url, partitions=7)) as third:
+            for turn in range(3):
+                store(third, batch(*(report(name) for name in self.USERS)))
+                store(collectors[turn % 2], batch(*(report(name) for name in self.USERS)))
+            collectors[0].fold()
+            with closing(PostgresReader(url)) as reader:
+                page = reader.changes(after=120, limit=99)
+                assert (page.head, len(page.changes)) == (360, 40)
+                assert {each.reports for each in page.changes} == {9}
+                assert reader.audit().problems == []
+        assert len(execute(url, "SELECT part FROM sum_partition")) == 7
 
 
 class TestTheFeed:
@@ -369,7 +485,8 @@ class TestRuns:
         self, url, leader, reader
     ):
         store(leader, batch(report("a", key="1")), defers_sums=False)
-        tables = ("folded", "run", "report_group", "report", "series", "usage_day", "user_total")
+        tables = ("numbering", "sum_partition", "run", "report_group", "report", "series")
+        tables = (*tables, "usage_day", "user_total")
         for table in tables:
             execute(url, f"CREATE TABLE public.{table} AS SELECT * FROM {table}")
         store(leader, batch(report("b", key="2")), defers_sums=False)
@@ -660,7 +777,118 @@ def is_waiting(url, table):
     return execute(url, query, (f"%{table}%",))[0][0] > 0
 
 
+def make_schema_5(url):
+    """Take a ledger back to one sequence of sums, as the version before partitions left it."""
+    execute(
+        url,
+        "INSERT INTO folded (id, seq, raw_bytes, billed_bytes) "
+        "SELECT 1, n.seq, p.raw_bytes, p.billed_bytes FROM numbering AS n, sum_partition AS p "
+        "WHERE p.part = 0",
+    )
+    for table in ("numbering", "sum_partition", "adder"):
+        execute(url, f"DROP TABLE {table}")
+    execute(url, "ALTER TABLE report_group DROP COLUMN part")
+    execute(url, "UPDATE meta SET value = '5' WHERE key = 'version'")
+
+
+class OldLeader:
+    """A leader of the version before partitions, a statement at a time."""
+
+    def __init__(self, db):
+        self.db = db
+
+    def begin(self):
+        """Begin to add up, as its fence and its first statements do; return how far it is."""
+        self.db.execute("UPDATE lease SET expires_at = expires_at WHERE name = 'leader'")
+        (seq,) = self.db.execute("SELECT seq FROM folded WHERE id = 1").fetchone()
+        return seq
+
+    def end(self, seq):
+        self.db.execute(
+            "UPDATE report_group SET first_seq = %s WHERE first_seq IS NULL", (seq + 1,)
+        )
+        self.db.execute(
+            "UPDATE user_total SET upload_bytes = upload_bytes + 1, reports = reports + 1, "
+            "change_seq = %s WHERE username = 'a'",
+            (seq + 1,),
+        )
+        self.db.execute("UPDATE folded SET seq = %s WHERE id = 1", (seq + 1,))
+        self.db.commit()
+
+
 class TestAnOlderVersion:
+    def test_one_sequence_of_sums_becomes_the_first_partition_and_is_continued(self, url):
+        with closing(PostgresLedger(url)) as ledger:
+            store(ledger, batch(report("a"), report("b")), defers_sums=False)
+            store(ledger, batch(report("c")))
+        make_schema_5(url)
+        before = execute(url, "SELECT seq FROM folded")
+        with closing(PostgresLedger(url, partitions=3)) as ledger:
+            assert before == [(2,)]
+            store(ledger, batch(*(report(f"user{n}") for n in range(20))), defers_sums=False)
+            with closing(PostgresReader(url)) as reader:
+                page = reader.changes(after=2, limit=99)
+                assert page.head == 23
+                assert [each.change_seq for each in page.changes] == list(range(3, 24))
+                assert reader.audit().problems == []
+        assert len(execute(url, "SELECT part FROM sum_partition")) == 3
+
+    @pytest.mark.parametrize("done", range(6))
+    def test_a_migration_that_was_interrupted_is_completed_by_the_next_start(self, url, done):
+        with closing(PostgresLedger(url)) as ledger:
+            store(ledger, batch(report("a"), report("b")), defers_sums=False)
+        make_schema_5(url)
+        for statement in MIGRATIONS[5][:done]:
+            execute(url, statement)
+        with closing(PostgresLedger(url)) as ledger, closing(PostgresReader(url)) as reader:
+            store(ledger, batch(report("a")), defers_sums=False)
+            assert reader.changes(after=2, limit=9).head == 3
+            assert reader.audit().problems == []
+
+    def test_a_leader_of_it_that_is_adding_up_is_waited_for_and_nothing_is_counted_twice(self, url):
+        with closing(PostgresLedger(url)) as ledger:
+            store(ledger, batch(report("a")), defers_sums=False)
+            store(ledger, batch(report("a", up=1, down=0)))
+        make_schema_5(url)
+        opened = []
+        with psycopg.connect(url, options=f"-c search_path={SCHEMA}") as db:
+            old = OldLeader(db)
+            seq = old.begin()
+            thread = threading.Thread(target=lambda: opened.append(PostgresLedger(url)))
+            thread.start()
+            until("it waits for the lease", lambda: is_waiting(url, "UPDATE lease"))
+            old.end(seq)
+            thread.join(DEADLINE_SECONDS)
+            # It polls: there is nothing any more that it could add up.
+            assert db.execute("SELECT seq FROM folded WHERE id = 1").fetchone() is None
+        (ledger,) = opened
+        with closing(ledger), closing(PostgresReader(url)) as reader:
+            (user,) = reader.changes(after=0, limit=9).changes
+            assert (user.upload_bytes, user.reports, user.change_seq) == (2, 2, 2)
+
+    def test_what_a_collector_of_it_still_stores_is_added_up(self, url):
+        with closing(PostgresLedger(url, partitions=3)) as ledger:
+            store(ledger, batch(report("a"), report("b")), defers_sums=False)
+            (series_id,) = execute(url, "SELECT id FROM series WHERE username = 'b'")[0]
+            execute(
+                url,
+                "INSERT INTO report_group (id, reports, raw_bytes, billed_bytes, received_at) "
+                "VALUES (7, 1, 3, 3, %s)",
+                (NOON_MILLIS,),
+            )
+            execute(
+                url,
+                "INSERT INTO report VALUES (7, 0, NULL, %s, 1, 2, NULL, 1, %s, 'reporter:r')",
+                (series_id, NOON_MILLIS),
+            )
+            ledger.lead()
+            with closing(PostgresReader(url)) as reader:
+                totals = {
+                    each.username: each.reports for each in reader.changes(after=0, limit=9).changes
+                }
+                assert totals == {"a": 1, "b": 2}
+                assert reader.audit().problems == []
+
     def test_its_tables_are_brought_forward_with_what_is_in_them(self, url):
         hour = NOON_MILLIS // 3_600_000
         with closing(PostgresLedger(url)) as ledger:
@@ -669,6 +897,7 @@ class TestAnOlderVersion:
             first = batch(report("a", up=1, down=0), report("a", up=2**40, down=2**40))
             store(ledger, first, defers_sums=False)
             store(ledger, batch(report("b", up=3)))
+        make_schema_5(url)
         for table in ("folded", "report_group"):
             for column in ("raw_bytes", "billed_bytes"):
                 execute(url, f"ALTER TABLE {table} ALTER COLUMN {column} TYPE bigint")

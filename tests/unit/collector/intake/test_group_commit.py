@@ -99,9 +99,24 @@ class SharedMemoryLedger(MemoryLedger):
         self.losses = Losses()
         self.looks = 0
 
-    def lead(self) -> int:
+        self.behind: list[int] = []
+        self.head = 0
+        self.added_up: list[int] = []
+        self.adding_failure: Exception | None = None
+
+    def lead(self, *, defers_sums: bool = False, is_awaited: bool = False) -> int:
+        assert defers_sums, "a running collector adds up in threads of their own"
         self.looks += 1
-        return 0
+        return self.head
+
+    def add_up(self, part: int) -> bool:
+        if self.adding_failure:
+            raise self.adding_failure
+        self.added_up.append(part)
+        has_more = self.added_up.count(part) < 3
+        if not has_more:
+            self.behind = [each for each in self.behind if each != part]
+        return has_more
 
     def await_sums(self) -> None:
         pass
@@ -444,12 +459,19 @@ class SharedWorld(World):
             await self.until_looked(looks=looks + 1)
 
 
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(120):
+        while not holds():
+            await asyncio.sleep(0.001)
+
+
 class TestSharedLedger:
     """Where another thread, or another collector, adds up and purges."""
 
     @pytest.fixture(autouse=True)
     def _looks_only_when_woken(self, monkeypatch):
         monkeypatch.setattr(shared_leader, "POLL_SECONDS", 60)
+        monkeypatch.setattr(shared_leader, "BUSY_POLL_SECONDS", 60)
         monkeypatch.setattr(shared_leader, "LONGEST_PAUSE_SECONDS", 60)
 
     async def test_reports_are_only_appended_and_the_leader_looks_after_each_commit(self):
@@ -463,6 +485,30 @@ class TestSharedLedger:
             assert world.ledger.deferred == [True] * 3
             assert (world.ledger.folds, world.ledger.forgotten_before) == (0, [])
             assert not signal.is_set()  # readers of sums are told when there are any
+
+    async def test_each_partition_that_is_behind_is_added_up_to_its_end_by_a_thread_of_its_own(
+        self,
+    ):
+        async with SharedWorld() as world:
+            world.shared.behind = [0, 2]
+            await world.have_it_looked_at()
+            await until(lambda: sorted(world.shared.added_up) == [0, 0, 0, 2, 2, 2])
+            names = {each.name for each in threading.enumerate()}
+            assert {"ledger-adding-0", "ledger-adding-2"} <= names
+        assert not {each.name for each in threading.enumerate()} & {
+            "ledger-adding-0",
+            "ledger-adding-2",
+        }
+
+    async def test_a_partition_that_cannot_be_added_up_is_a_problem_until_it_can(self):
+        async with SharedWorld() as world:
+            world.shared.behind = [1]
+            world.shared.adding_failure = LedgerUnavailableError("away")
+            await world.have_it_looked_at()
+            await until(lambda: world.ingest.problems == ["adding up fails: away"])
+            world.shared.adding_failure = None
+            world.ingest._leader.wake()
+            await until(lambda: not world.ingest.problems)
 
     async def test_the_leader_purges(self, monkeypatch):
         monkeypatch.setattr("collector.intake.purge.PURGE_SECONDS", 0)

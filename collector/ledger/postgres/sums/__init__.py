@@ -1,0 +1,1 @@
+"""Numbering and adding up: one sequence of numbers, sums in independent partitions."""

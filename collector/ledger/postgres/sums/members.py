@@ -1,0 +1,81 @@
+"""Which collectors are running, and which partitions each of them adds up.
+
+Every collector counts its beats in a row of its own, and watches the rows of the others by its own
+clock: one whose count stands still for the length of a lease is gone. From the same rows all come
+to the same division. While they disagree, two may add up one partition, which does no harm, or a
+partition waits, until they agree again: for a lease at most.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+
+from collector.ledger.postgres.link import Db
+from collector.runtime.boot_clock import seconds_now
+
+BEAT_SECONDS = 1.5
+FORGOTTEN_LEASES = 10
+"""The row of a collector that is gone is removed after so many lengths of a lease."""
+
+
+def share_of(me: str, running: Sequence[str], parts: Sequence[int]) -> list[int]:
+    """Return the partitions of one of the running collectors: each has as many as the others, ±1.
+
+    >>> share_of("a", ["b", "a"], [0, 1, 2]), share_of("b", ["a", "b"], [0, 1, 2])
+    ([0, 2], [1])
+    """
+    ordered = sorted({*running, me})
+    place = ordered.index(me)
+    return [part for turn, part in enumerate(sorted(parts)) if turn % len(ordered) == place]
+
+
+class Members:
+    """The collectors of a ledger, as one of them sees them; for one thread at a time."""
+
+    def __init__(self, *, holder: str, lease_seconds: float) -> None:
+        self.token = secrets.token_hex(8)
+        self.is_able = True
+        """Whether this collector can add up; while it cannot, it has others take its partitions."""
+        self._holder = holder
+        self._lease_seconds = lease_seconds
+        self._beat_at_seconds = 0.0
+        self._seen: dict[str, tuple[int, float]] = {}
+        self._is_listed = False
+
+    def share(self, db: Db, parts: Sequence[int]) -> list[int]:
+        """Beat if it is time, and return the partitions that are this collector's now."""
+        now_seconds = seconds_now()
+        if self.is_able and now_seconds - self._beat_at_seconds >= self._beat_seconds:
+            db.execute(
+                "INSERT INTO adder AS a (token, holder, beats) VALUES (%s, %s, 1) "
+                "ON CONFLICT (token) DO UPDATE SET beats = a.beats + 1",
+                (self.token, self._holder),
+            )
+            self._beat_at_seconds, self._is_listed = now_seconds, True
+        rows = db.execute("SELECT token, beats FROM adder").fetchall()
+        self._note(dict(rows), now_seconds)
+        for token in self._gone_for(FORGOTTEN_LEASES * self._lease_seconds, now_seconds):
+            beats, _ = self._seen.pop(token)
+            db.execute("DELETE FROM adder WHERE token = %s AND beats = %s", (token, beats))
+        gone = self._gone_for(self._lease_seconds, now_seconds)
+        return share_of(self.token, [each for each in self._seen if each not in gone], parts)
+
+    @property
+    def _beat_seconds(self) -> float:
+        return min(BEAT_SECONDS, self._lease_seconds / 4)
+
+    def _note(self, beats: dict[str, int], now_seconds: float) -> None:
+        for token, count in beats.items():
+            if token != self.token and self._seen.get(token, (None, 0.0))[0] != count:
+                self._seen[token] = (count, now_seconds)
+        for token in self._seen.keys() - beats.keys():
+            del self._seen[token]
+
+    def _gone_for(self, seconds: float, now_seconds: float) -> list[str]:
+        return [token for token, (_, at) in self._seen.items() if now_seconds - at > seconds]
+
+    def leave(self, db: Db) -> None:
+        """Remove this collector, so that the others take its partitions at once."""
+        if self._is_listed:
+            db.execute("DELETE FROM adder WHERE token = %s", (self.token,))
