@@ -275,18 +275,15 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             beats bigint NOT NULL
         )
         """,
-        # One text, so that both statements are one transaction.
+        # One text, so that all of it is one transaction.
         """
-        UPDATE lease SET token = '', expires_at = clock_timestamp()
+        UPDATE lease SET token = '', expires_at = statement_timestamp()
         WHERE name = 'leader' AND EXISTS (SELECT 1 FROM folded);
-        WITH moved AS (
-            DELETE FROM folded RETURNING seq, raw_bytes, billed_bytes
-        ), numbered AS (
-            INSERT INTO numbering (id, seq) SELECT 1, seq FROM moved ON CONFLICT (id) DO NOTHING
-        )
+        INSERT INTO numbering (id, seq) SELECT 1, seq FROM folded ON CONFLICT (id) DO NOTHING;
         INSERT INTO sum_partition (part, seq, reports, raw_bytes, billed_bytes)
         SELECT 0, seq, seq - (SELECT count(*) FROM correction_line), raw_bytes, billed_bytes
-        FROM moved ON CONFLICT (part) DO NOTHING
+        FROM folded ON CONFLICT (part) DO NOTHING;
+        DELETE FROM folded
         """,
     ),
 )
