@@ -186,27 +186,29 @@ def drain(collector: CollectorProcess, influx: InfluxEngine) -> Way:
 
 
 def write_directly(collector: CollectorProcess, influx: InfluxEngine) -> Way:
-    """Write the lines of all reports, without the collector."""
+    """Write the lines of all reports and their sums, without the collector."""
     with closing(SqliteReader(collector.ledger)) as reader:
         pages = [
-            raw_page(reader.reports_after(seq, limit=PAGE), oldest_millis=0).lines
+            [*page.lines, *page.sums]
             for seq in range(0, reader.last_seq(), PAGE)
+            for page in [raw_page(reader.reports_after(seq, limit=PAGE), oldest_millis=0)]
         ]
+        points = reader.last_seq()
     turn = Turn(os.getpid(), influx.pid)
     with ThreadPoolExecutor(CONNECTIONS) as threads:
-        written = [
+        for each in [
             threads.submit(write_share, influx, pages[n::CONNECTIONS]) for n in range(CONNECTIONS)
-        ]
-    return turn.way(sum(each.result() for each in written))
+        ]:
+            each.result()
+    return turn.way(points)
 
 
-def write_share(influx: InfluxEngine, pages: Sequence[Sequence[str]]) -> int:
-    """Write pages over one connection; return how many lines they have."""
+def write_share(influx: InfluxEngine, pages: Sequence[Sequence[str]]) -> None:
+    """Write pages over one connection."""
     with closing(Influx(influx.access())) as writer:
         for lines in pages:
             outcome = writer.write(Policy.RAW.bucket, lines)
             assert isinstance(outcome, Stored), outcome
-    return sum(map(len, pages))
 
 
 class Turn:

@@ -16,8 +16,10 @@ from collector.schema import SERVER_TRAFFIC
 BLOCK_ROWS = 1000
 SLICE_MILLIS = 600_000
 """A report counts in the ten minutes in which it was reported."""
-_Key = tuple[str, int]
-"""A server and a timestamp in nanoseconds."""
+_Key = tuple[str, int, int]
+"""A server, the number of ten minutes, and that of the block; of a report that takes back another
+one, which has a point of its own, its seq below zero. The reports beside which the other one was
+summed may be purged by now."""
 
 
 def block_start(seq: int) -> int:
@@ -35,37 +37,38 @@ def sum_lines(
     """
     sums: dict[_Key, list[int]] = {}
     for row in rows:
-        if _slice_millis(row) >= oldest_millis:
-            _add(sums.setdefault(_key(row), [0, 0, 0, 0]), row)
+        key = _key(row)
+        found = sums.get(key)
+        if found is None:
+            if key[1] * SLICE_MILLIS < oldest_millis:
+                continue
+            found = sums[key] = [0, 0, 0, 0]
+        _add(found, row)
     for row in earlier:
         if found := sums.get(_key(row)):
             _add(found, row)
     lines = []
-    for (server, nanos), (upload, download, billed, connections) in sums.items():
+    for (server, ten_minutes, number), (upload, download, billed, connections) in sums.items():
         try:
             series = series_key(SERVER_TRAFFIC.name, {"server": server})
         except UnwritableError:
             continue  # the reports themselves are set aside with the reason
         lines.append(
             f"{series} upload_bytes={upload}i,download_bytes={download}i,billed_bytes={billed}i,"
-            f"connections={connections}i {nanos}"
+            f"connections={connections}i {_nanos(ten_minutes * SLICE_MILLIS, number)}"
         )
     return lines
 
 
-def _slice_millis(row: ReportRow) -> int:
-    return row.reported_at_millis // SLICE_MILLIS * SLICE_MILLIS
-
-
 def _key(row: ReportRow) -> _Key:
-    """Return what the row is summed under; one that takes back another has a point of its own.
+    number = (row.seq - 1) // BLOCK_ROWS if row.voids_seq is None else -row.seq
+    return row.server, row.reported_at_millis // SLICE_MILLIS, number
 
-    The reports beside which that one was summed may be purged by now.
-    """
-    at_millis = _slice_millis(row)
-    if row.voids_seq is not None:
-        return row.server, ordered_nanos(at_millis, row.seq) + NANOS_PER_MILLI
-    return row.server, ordered_nanos(at_millis, (row.seq - 1) // BLOCK_ROWS)
+
+def _nanos(at_millis: int, number: int) -> int:
+    if number < 0:
+        return ordered_nanos(at_millis, -number) + NANOS_PER_MILLI
+    return ordered_nanos(at_millis, number)
 
 
 def _add(sums: list[int], row: ReportRow) -> None:

@@ -74,7 +74,7 @@ class Changes(msgspec.Struct, frozen=True):
     """The run that stored the report after which the page begins, and all later runs."""
 
 
-class ReportRow(msgspec.Struct, frozen=True, gc=False):
+class ReportRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A stored report, to be exported."""
 
     seq: int
@@ -91,7 +91,7 @@ class ReportRow(msgspec.Struct, frozen=True, gc=False):
     """The seq of the report that this row voids."""
 
 
-class DayRow(msgspec.Struct, frozen=True, gc=False):
+class DayRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A series' sums of one UTC day, to be exported; `change_seq` is the seq of its last report."""
 
     change_seq: int

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from collector.ledger.postgres.link import Db
-from collector.ledger.sql.database import BYTE_ORDER, NO_VALUES, Dialect, Row, Values
+from collector.ledger.sql.database import BYTE_ORDER, NO_VALUES, Dialect, Row, T, Values
 
 MOST_AHEAD_REPORTS = 300_000
 """At most so many reports are numbered and not added up yet: see sums/rounds.py."""
@@ -112,6 +112,10 @@ class PostgresDatabase:
     def rows(self, text: str, values: Values = NO_VALUES) -> list[Row]:
         """Run a statement, and return its rows."""
         return self._connection.execute(psycopg_text(text), values).fetchall()
+
+    def records(self, text: str, values: Values, shape: type[T]) -> list[T]:
+        """Run a query, and return its rows as structs; the driver has them all by then."""
+        return [shape(*row) for row in self.rows(text, values)]
 
     def change(self, text: str, values: Values = NO_VALUES) -> int:
         """Run a statement, and return how many rows it changed."""

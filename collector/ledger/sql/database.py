@@ -14,8 +14,11 @@ A statement is SQL that SQLite and PostgreSQL execute alike, with parameters as 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
+import msgspec
+
+T = TypeVar("T", bound=msgspec.Struct)
 Row = tuple[Any, ...]
 Values = Mapping[str, object]
 
@@ -85,6 +88,14 @@ class Database(Protocol):
 
     def rows(self, text: str, values: Values = NO_VALUES) -> list[Row]:
         """Run a statement, and return its rows."""
+        ...
+
+    def records(self, text: str, values: Values, shape: type[T]) -> list[T]:
+        """Run a query whose columns are named as the fields of a struct; return its rows as those.
+
+        For many rows: they are brought over together. The struct is `array_like`, of numbers, texts
+        and None.
+        """
         ...
 
     def change(self, text: str, values: Values = NO_VALUES) -> int:

@@ -52,25 +52,31 @@ def reports_after(db: Database, seq: int, *, limit: int) -> list[ReportRow]:
 
 
 def _reports_within(db: Database, *, after: int, through: int) -> list[ReportRow]:
-    rows = db.rows(
-        "SELECT r.seq, s.username, s.server, s.port, s.protocol, r.upload_bytes, "
-        "r.download_bytes, coalesce(r.billed_bytes, r.upload_bytes + r.download_bytes), "
-        f"r.connections, r.reported_at, l.voids_seq FROM {db.dialect.numbered} AS r "
+    return db.records(
+        "SELECT r.seq AS seq, s.username AS username, s.server AS server, s.port AS port, "
+        "s.protocol AS protocol, r.upload_bytes AS upload_bytes, "
+        "r.download_bytes AS download_bytes, "
+        "coalesce(r.billed_bytes, r.upload_bytes + r.download_bytes) AS billed_bytes, "
+        "r.connections AS connections, r.reported_at AS reported_at_millis, "
+        f"l.voids_seq AS voids_seq FROM {db.dialect.numbered} AS r "
         "JOIN series AS s ON s.id = r.series_id LEFT JOIN correction_line AS l ON l.seq = r.seq "
         "ORDER BY r.seq",
         db.bounds(after=after, through=through),
+        ReportRow,
     )
-    return [ReportRow(*row) for row in rows]
 
 
 def days_after(db: Database, change_seq: int, *, limit: int) -> list[DayRow]:
     """Return the daily sums that changed after a seq, in the order of their last change."""
-    rows = db.rows(
-        "SELECT d.change_seq, d.day, s.username, s.server, s.port, s.protocol, d.upload_bytes, "
-        "d.download_bytes, d.billed_bytes, d.connections, d.reports, d.last_used_at "
+    return db.records(
+        "SELECT d.change_seq AS change_seq, d.day AS day, s.username AS username, "
+        "s.server AS server, s.port AS port, s.protocol AS protocol, "
+        "d.upload_bytes AS upload_bytes, d.download_bytes AS download_bytes, "
+        "d.billed_bytes AS billed_bytes, d.connections AS connections, d.reports AS reports, "
+        "d.last_used_at AS last_used_at_millis "
         "FROM usage_day AS d JOIN series AS s ON s.id = d.series_id "
         f"WHERE d.change_seq > :seq AND d.change_seq <= {db.dialect.folded_seq} "
         "ORDER BY d.change_seq LIMIT :limit",
         {"seq": change_seq, "limit": limit},
+        DayRow,
     )
-    return [DayRow(*row) for row in rows]

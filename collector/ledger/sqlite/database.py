@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from functools import lru_cache
 
-from collector.ledger.sql.database import NO_VALUES, Dialect, Row, Values
+import msgspec
+
+from collector.ledger.sql.database import NO_VALUES, Dialect, Row, T, Values
 
 _FOLDED_SEQ = "(SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'folded_seq')"
 # A sum above 2^63 is an error, so the upper and the lower halves are summed separately.
@@ -31,6 +34,11 @@ DIALECT = Dialect(
 )
 
 
+@lru_cache
+def _decoder(shape: type[T]) -> msgspec.json.Decoder[list[T]]:
+    return msgspec.json.Decoder(list[shape])  # type: ignore[valid-type]
+
+
 class SqliteDatabase:
     """Implements `Database` on a connection."""
 
@@ -46,6 +54,18 @@ class SqliteDatabase:
     def rows(self, text: str, values: Values = NO_VALUES) -> list[Row]:
         """Run a statement, and return its rows."""
         return self._connection.execute(text, values).fetchall()
+
+    def records(self, text: str, values: Values, shape: type[T]) -> list[T]:
+        """Run a query, and return its rows as structs.
+
+        SQLite answers them in one row: the driver gives up Python's lock for each row that it
+        fetches, and waits to have it again while other threads work.
+        """
+        columns = ", ".join(shape.__struct_fields__)
+        (rows,) = self._connection.execute(
+            f"SELECT json_group_array(json_array({columns})) FROM ({text})", values
+        ).fetchone()
+        return _decoder(shape).decode(rows)
 
     def change(self, text: str, values: Values = NO_VALUES) -> int:
         """Run a statement, and return how many rows it changed."""
