@@ -1,4 +1,7 @@
-"""Decides when reports are added up: with each commit or, under load, many commits at once."""
+"""Decides when reports are added up: with each commit or, under load, many commits at once.
+
+What is added up at once is added up in steps, so that commits come between them.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,11 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from collector.errors import NotStoredError
 from collector.ledger import Receipt
-from collector.ledger.ports import Ledger
+from collector.ledger.ports import EmbeddedLedger
 from collector.metrics import Metrics
 from collector.runtime.outage import Outage
 
@@ -30,22 +34,39 @@ FOLD_REPORTS = 100_000
 FOLD_RETRY_SECONDS = 1.0
 
 
+@dataclass(slots=True)
+class _Fold:
+    """A fold under way."""
+
+    stored_reports: int
+    """How many reports were stored when it began."""
+    began_at: float
+    took_seconds: float = 0.0
+
+
 class DeferredSums:
     """Adds up the reports of one ledger that are stored and not in the sums yet.
 
-    The writing thread calls its methods; `are_behind` and `error` may be read by any thread.
+    The writing thread calls its methods; any thread may call `lack`, and read `are_behind`,
+    `stored_reports` and `error`.
     """
 
     def __init__(
-        self, ledger: Ledger, *, metrics: Metrics, on_added_up: Callable[[], None]
+        self, ledger: EmbeddedLedger, *, metrics: Metrics, on_added_up: Callable[[], None]
     ) -> None:
         self._ledger = ledger
         self._metrics = metrics
         self._on_added_up = on_added_up
         self._stored_at = -math.inf
-        self._deferred_reports = 0
-        self._has_unfolded = False
+        self.stored_reports = 0
+        """How many reports were stored, of those whose adding up was deferred."""
+        self._added_reports = 0
+        """How many of these are in the sums."""
+        self._unfolded_reports = 0
+        """How many of these an earlier run stored."""
         self._deferred_since = 0.0
+        """When the first of the others was stored."""
+        self._fold: _Fold | None = None
         self._fold_after_seconds = FOLD_SECONDS
         self._outage = Outage(
             "sums", fails="adding up fails: %s", works="adding up works again", log=log
@@ -59,22 +80,29 @@ class DeferredSums:
     @property
     def are_behind(self) -> bool:
         """Whether there are stored reports that are not in the sums yet."""
-        return self._deferred_reports > 0
+        return self.lack(self.stored_reports)
+
+    def lack(self, stored_reports: int) -> bool:
+        """Tell whether the first so many of the stored reports are not all in the sums yet."""
+        return self._added_reports < stored_reports
 
     @property
     def pause_seconds(self) -> float:
         """How long to wait for a request before adding up deferred reports."""
+        if self._fold is not None:
+            return 0.0
         return FOLD_IDLE_SECONDS if self._outage.is_up else FOLD_RETRY_SECONDS
 
     @property
     def defers_next(self) -> bool:
         """Whether the next commit should defer adding up."""
-        return self._has_unfolded or time.monotonic() - self._stored_at < BUSY_SECONDS
+        if self.lack(self._unfolded_reports) or self._fold is not None:
+            return True
+        return time.monotonic() - self._stored_at < BUSY_SECONDS
 
     def note_unfolded(self, reports: int) -> None:
         """Note the reports that an earlier run stored, and did not add up."""
-        self._has_unfolded = reports > 0
-        self._deferred_reports = reports
+        self.stored_reports = self._unfolded_reports = reports
         self._deferred_since = time.monotonic()
 
     def note_commit(self, receipts: Sequence[Receipt], *, is_deferred: bool) -> None:
@@ -83,43 +111,63 @@ class DeferredSums:
         if not is_deferred:
             self._note_added_up()
         elif accepted := sum(receipt.accepted for receipt in receipts):
-            if not self._deferred_reports:
+            if not self.are_behind:
                 self._deferred_since = self._stored_at
-            self._deferred_reports += accepted
+            self.stored_reports += accepted
 
     @property
     def is_due(self) -> bool:
         """Whether to add up now, though requests keep coming."""
+        if self._fold is not None:
+            return True
         age_seconds = time.monotonic() - self._deferred_since
         if not self._outage.is_up:
             return age_seconds >= FOLD_RETRY_SECONDS
-        return self._deferred_reports >= FOLD_REPORTS or age_seconds >= self._fold_after_seconds
+        deferred_reports = self.stored_reports - self._added_reports
+        return deferred_reports >= FOLD_REPORTS or age_seconds >= self._fold_after_seconds
 
     def try_add_up(self) -> None:
-        """Add up; log the first of several failures and retry later. Reports stay stored."""
+        """Add up all that is stored, unless it fails; see `try_add_some`."""
+        while self.are_behind and self.try_add_some():
+            pass
+
+    def try_add_some(self) -> bool:
+        """Carry out a step of adding up; return whether that did not fail.
+
+        The first of several failures is logged; it is tried again later. Reports stay stored.
+        """
         try:
-            self.add_up()
+            self.add_some()
         except Exception as error:  # noqa: BLE001 - logged, and shown in `problems`
             self._deferred_since = time.monotonic()
             defect = None if isinstance(error, NotStoredError) else error
             self._outage.failed(str(error) or type(error).__name__, defect=defect)
+            return False
+        return True
 
-    def add_up(self) -> None:
-        """Add up the reports that are not in the sums yet; raises as `Ledger.fold`."""
-        if not self._deferred_reports:
+    def add_some(self) -> None:
+        """Carry out a step of adding up what is not in the sums yet; raises as `Ledger.fold`."""
+        if not self.are_behind:
             return
+        fold = self._fold or _Fold(self.stored_reports, time.monotonic())
+        self._fold = None
         started_at = time.perf_counter()
-        self._ledger.fold()
-        self._note_added_up()
-        took_seconds = time.perf_counter() - started_at
-        self._fold_after_seconds = fold_after_seconds(took_seconds)
-        self._metrics.fold_seconds.observe(took_seconds)
+        goes_on = self._ledger.fold_some()
+        fold.took_seconds += time.perf_counter() - started_at
+        if goes_on:
+            self._fold = fold
+            return
+        self._added_reports = fold.stored_reports
+        self._deferred_since = fold.began_at
+        self._outage.recovered()
+        self._fold_after_seconds = fold_after_seconds(fold.took_seconds)
+        self._metrics.fold_seconds.observe(fold.took_seconds)
         self._on_added_up()
 
     def _note_added_up(self) -> None:
-        """Note that all reports are in the sums, after a fold or a commit that was not deferred."""
-        self._deferred_reports = 0
-        self._has_unfolded = False
+        """Note that all reports are in the sums, after a commit that was not deferred."""
+        self._added_reports = self.stored_reports
+        self._fold = None
         self._outage.recovered()
 
 

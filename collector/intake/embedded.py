@@ -17,7 +17,7 @@ from collector.intake.group_commit import GroupCommit
 from collector.intake.ingest import IngestOptions, OnStored
 from collector.intake.purge import Purge
 from collector.ledger import Batch, Receipt
-from collector.ledger.ports import Ledger
+from collector.ledger.ports import EmbeddedLedger, Ledger
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class EmbeddedIngest:
     leads = True
 
     def __init__(
-        self, ledger: Ledger, options: IngestOptions, *, unfolded_reports: int = 0
+        self, ledger: EmbeddedLedger, options: IngestOptions, *, unfolded_reports: int = 0
     ) -> None:
         self._ledger = ledger
         self._refusal: str | None = None
@@ -83,8 +83,9 @@ class EmbeddedIngest:
 
     async def catch_up(self) -> None:
         """Return once every stored report is in the sums; NotStoredError if that fails."""
-        if self._sums.are_behind and not self._writer.is_stopping:
-            await self.run(lambda _: self._sums.add_up())
+        stored_reports = self._sums.stored_reports
+        while self._sums.lack(stored_reports) and not self._writer.is_stopping:
+            await self.run(lambda _: self._sums.add_some())
 
     def _run(self) -> None:
         is_last = False
@@ -94,8 +95,10 @@ class EmbeddedIngest:
             self._writer.do(turn)
             if self._refusal:
                 continue
-            if self._sums.are_behind and (turn.is_idle or is_last or self._sums.is_due):
+            if is_last:
                 self._sums.try_add_up()
+            elif self._sums.are_behind and (turn.is_idle or self._sums.is_due):
+                self._sums.try_add_some()
             if self._purge.is_due:
                 self._try_purge()
 

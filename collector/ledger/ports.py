@@ -126,6 +126,14 @@ class Ledger(Protocol):
 class EmbeddedLedger(Ledger, Protocol):
     """A ledger that one collector writes."""
 
+    def fold_some(self) -> bool:
+        """Carry out a step of a fold; return whether it goes on.
+
+        Only its last step changes what is read: it adds up all reports that were stored at the
+        first step. A fold that failed begins again.
+        """
+        ...
+
     @property
     def unfolded_reports(self) -> int:
         """How many reports are stored and in no sum yet, such as a crash left."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from collector.ledger.sql.database import (
     BYTE_ORDER,
@@ -30,6 +30,7 @@ from collector.reports.server_bounds import Place
 from collector.reports.spikes import BusyHour
 
 _COLUMNS = "day, sender, raw_bytes, hour, hour_bytes, earlier_hour_bytes"
+_ROW = f"SELECT {_COLUMNS} FROM sender_day WHERE day = :day AND sender = :sender"
 _KEEP = """
     ON CONFLICT (day, sender) DO UPDATE SET raw_bytes = excluded.raw_bytes, hour = excluded.hour,
         hour_bytes = excluded.hour_bytes, earlier_hour_bytes = excluded.earlier_hour_bytes
@@ -77,15 +78,31 @@ def add(db: Database, *, after: int, through: int) -> dict[str, int]:
     )
     hours = [HourBytes(row[0], row[1], whole(row[2])) for row in rows]
     known = {(row[4], row[5]): SenderDay(*row[4:]) for row in rows if row[4] is not None}
+    _grow(db, known, hours)
+    heard: dict[str, int] = {}
+    for sender, _, _, received_at, *_ in rows:
+        heard[sender] = max(received_at, heard.get(sender, 0))
+    return heard
+
+
+def add_hours(db: Database, hours: Sequence[HourBytes]) -> None:
+    """Add what senders reported in some hours, within the caller's transaction."""
+    known: dict[tuple[int, str], SenderDay] = {}
+    for each in hours:
+        key = {"day": day_of(each.hour), "sender": each.sender}
+        if (row := first_row(db, _ROW, key)) is not None:
+            known[row[0], row[1]] = SenderDay(*row)
+    _grow(db, known, hours)
+
+
+def _grow(
+    db: Database, known: Mapping[tuple[int, str], SenderDay], hours: Sequence[HourBytes]
+) -> None:
     changed = sorted(grown(known, hours))
     db.insert_all("sender_day", [each._asdict() for each in changed], then=_KEEP)
     if len(known) < len(changed):
         forgotten = {"day": changed[-1].day - KEPT_DAYS}
         db.change("DELETE FROM sender_day WHERE day <= :day", forgotten)
-    heard: dict[str, int] = {}
-    for sender, _, _, received_at, *_ in rows:
-        heard[sender] = max(received_at, heard.get(sender, 0))
-    return heard
 
 
 def _hours_of(db: Database, reports: str) -> str:
@@ -103,11 +120,7 @@ def bytes_of(db: Database, sender: str, *, hour: int) -> SenderBytes:
         {"sender": sender},
     )
     unfolded = [HourBytes(row[0], row[1], whole(row[2])) for row in rows]
-    row = first_row(
-        db,
-        f"SELECT {_COLUMNS} FROM sender_day WHERE day = :day AND sender = :sender",
-        {"day": day_of(hour), "sender": sender},
-    )
+    row = first_row(db, _ROW, {"day": day_of(hour), "sender": sender})
     return in_hour(None if row is None else SenderDay(*row), unfolded, hour=hour)
 
 

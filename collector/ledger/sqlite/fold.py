@@ -12,9 +12,12 @@ import sqlite3
 
 from collector.ledger.sql import senders as sql_senders
 from collector.ledger.sql.database import USER_SUMS, added, later
-from collector.ledger.sqlite import key_index
+from collector.ledger.sqlite import key_index, rows
 from collector.ledger.sqlite.database import SqliteDatabase
+from collector.ledger.sqlite.unfolded import Sums
 
+MOST_SENDERS = 256
+"""What is stored of more senders is read by one query, in place of one for each."""
 _FOLDING = """
     CREATE TEMP TABLE IF NOT EXISTS folding (
         day INTEGER, series_id INTEGER, upload_bytes INTEGER, download_bytes INTEGER,
@@ -65,15 +68,36 @@ _HEAR = """
 
 
 def fold(db: sqlite3.Connection, *, after: int, through: int) -> None:
-    """Add up the reports after one seq up to and including another, within a transaction."""
+    """Add up and index the reports after one seq through another, within a transaction."""
+    prepare(db, None, after=after, through=through)
+    add_prepared(db, None, after=after, through=through)
+    key_index.index(db, after=after, through=through)
+
+
+def prepare(db: sqlite3.Connection, sums: Sums | None, *, after: int, through: int) -> None:
+    """Write the sums of the reports after one seq through another into a temporary table.
+
+    With None for the sums they are read. Nothing of the ledger is changed.
+    """
     db.execute(_FOLDING)
     db.execute("DELETE FROM temp.folding")
-    db.execute(_GATHER, (after, through))
+    if sums is None:
+        db.execute(_GATHER, (after, through))
+    else:
+        rows.insert(db, "INSERT INTO temp.folding", sums.rows())
+
+
+def add_prepared(db: sqlite3.Connection, sums: Sums | None, *, after: int, through: int) -> None:
+    """Add what `prepare` wrote, within a transaction."""
     for statement in (_ADD_TO_SERIES, _ADD_TO_DAYS, _ADD_TO_USERS):
         db.execute(statement)
-    heard = sql_senders.add(SqliteDatabase(db), after=after, through=through)
+    database = SqliteDatabase(db)
+    if sums is None or len(sums.heard) > MOST_SENDERS:
+        heard = sql_senders.add(database, after=after, through=through)
+    else:
+        heard = sums.heard
+        sql_senders.add_hours(database, sums.hours())
     db.executemany(_HEAR, sorted(heard.items()))
-    key_index.index(db, after=after, through=through)
     note_folded(db, through)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from msgspec.structs import astuple
+
 from collector.errors import DiskFullError, LedgerError, NotStoredError
 from collector.ledger import Batch, Progress, Receipt
 from collector.ledger.capacity import Capacity, Room
@@ -19,14 +21,14 @@ from collector.ledger.sql import export as sql_export
 from collector.ledger.sql import purge as sql_purge
 from collector.ledger.sql import series as sql_series
 from collector.ledger.sqlite import fold as sqlite_fold
-from collector.ledger.sqlite import key_index
+from collector.ledger.sqlite import key_index, rows
 from collector.ledger.sqlite import runs as sqlite_runs
+from collector.ledger.sqlite.commit_group import CommitGroup
 from collector.ledger.sqlite.database import SqliteDatabase
 from collector.ledger.sqlite.file import LEDGER, connect, lock
 from collector.ledger.sqlite.series_ids import SeriesIds, SeriesKey
-from collector.ledger.statistics_values import (
-    IdleSeries,
-)
+from collector.ledger.sqlite.unfolded import REPORTS_PER_SLICE, Folding, Sums, Unfolded
+from collector.ledger.statistics_values import IdleSeries
 from collector.reports.report import Report
 from collector.runtime.sqlite.background_check import check_noted
 from collector.runtime.sqlite.file import check_whole, closed_on_fault
@@ -34,8 +36,7 @@ from collector.schema import Policy
 
 _APPEND = (
     "INSERT INTO report (seq, report_key, series_id, upload_bytes, download_bytes, "
-    "connections, reported_at, received_at, reporter, billed_bytes) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "connections, reported_at, received_at, reporter, billed_bytes)"
 )
 _Content = tuple[int | None, int, int]
 
@@ -60,8 +61,6 @@ class SqliteLedger:
             raise
         self._is_run_noted = False
         self._series = SeriesIds()
-        self._unindexed: dict[bytes, int] = {}
-        """The keys of reports that are not added up yet, with their seq."""
         try:
             with closed_on_fault(LEDGER, path, self._db):
                 self._load()
@@ -89,7 +88,8 @@ class SqliteLedger:
         self._folded_seq = sqlite_fold.folded_seq(self._db)
         self._capacity = self._read_capacity()
         query = "SELECT report_key, seq FROM report WHERE seq > ? AND report_key IS NOT NULL"
-        self._unindexed = dict(self._db.execute(query, (self._folded_seq,)))
+        keys = dict(self._db.execute(query, (self._folded_seq,)))
+        self._unfolded = Unfolded(keys, sums=None if self.unfolded_reports else Sums())
 
     def _read_capacity(self) -> Capacity:
         return Capacity(sql_capacity.nearly_full(self._database))
@@ -144,40 +144,70 @@ class SqliteLedger:
         """
         with self._transaction():
             room = self._room_for(batches)
-            group = _Group(self._last_seq, room)
+            group = CommitGroup(self._last_seq, room, received_at_millis)
             known = self._known_seqs(batches)
-            receipts = [self._take(batch, group, known, received_at_millis) for batch in batches]
+            receipts = [self._take(batch, group, known) for batch in batches]
             if group.rows and not self._is_run_noted:
                 sqlite_runs.begin(self._db, after_seq=self._last_seq)
-            self._db.executemany(_APPEND, group.rows)
+            rows.insert(self._db, _APPEND, group.rows)
             if alongside is not None:
                 alongside(self._database, receipts)
-            if not defers_sums:
-                self._fold_through(group.last_seq)
+            if not defers_sums and group.last_seq > self._folded_seq:
+                sqlite_fold.fold(self._db, after=self._folded_seq, through=group.last_seq)
         self._last_seq = group.last_seq
         self._capacity.note(raw_bytes=group.raw_bytes, billed_bytes=group.billed_bytes, room=room)
         self._is_run_noted = self._is_run_noted or bool(group.rows)
         if defers_sums:
-            self._unindexed.update((key, content[0]) for key, content in group.contents.items())
+            self._unfolded.add(group.rows, group.sent, received_at_millis=received_at_millis)
         else:
-            self._note_folded(group.last_seq)
+            self._folded_seq, self._unfolded = self._last_seq, Unfolded({}, sums=Sums())
         return receipts
 
     def fold(self) -> None:
         """Add up what is stored and in no sum yet."""
+        while self._folded_seq < self._last_seq:
+            self.fold_some()
+
+    def fold_some(self) -> bool:
+        """Carry out a step of a fold, in a commit of its own; return whether it goes on.
+
+        The last step adds up all reports that were stored at the first one; the steps before index
+        their keys, and change nothing that is read.
+        """
         if self._folded_seq == self._last_seq:
-            return
-        with self._transaction():
-            self._fold_through(self._last_seq)
-        self._note_folded(self._last_seq)
+            return False
+        folding = self._unfolded.folding or self._unfolded.begin(
+            after=self._folded_seq, through=self._last_seq
+        )
+        bounds = {"after": folding.after, "through": folding.through}
+        if folding.through - folding.after <= REPORTS_PER_SLICE:
+            with self._transaction():
+                sqlite_fold.prepare(self._db, folding.sums, **bounds)
+                sqlite_fold.add_prepared(self._db, folding.sums, **bounds)
+                key_index.index(self._db, **bounds)
+        elif folding.indexed_seq < folding.through:
+            self._index_some(folding)
+            return True
+        else:
+            with self._transaction():
+                if not folding.is_prepared:
+                    sqlite_fold.prepare(self._db, folding.sums, **bounds)
+                    folding.is_prepared = True
+                    return True
+                sqlite_fold.add_prepared(self._db, folding.sums, **bounds)
+        self._folded_seq, self._unfolded.folding = folding.through, None
+        return False
 
-    def _fold_through(self, seq: int) -> None:
-        if seq > self._folded_seq:
-            sqlite_fold.fold(self._db, after=self._folded_seq, through=seq)
-
-    def _note_folded(self, seq: int) -> None:
-        self._folded_seq = seq
-        self._unindexed.clear()
+    def _index_some(self, folding: Folding) -> None:
+        """Index some keys, in a commit that need not be on disk before the sums are."""
+        after = folding.indexed_seq
+        folding.indexed_seq = min(after + REPORTS_PER_SLICE, folding.through)
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        try:
+            with self._transaction():
+                key_index.index(self._db, after=after, through=folding.indexed_seq)
+        finally:
+            self._db.execute("PRAGMA synchronous = FULL")
 
     def _known_seqs(self, batches: Sequence[Batch]) -> dict[bytes, int]:
         """Look up which of the ids are stored already, and where."""
@@ -187,57 +217,54 @@ class SqliteLedger:
             for report in batch.reports
             if report.report_key is not None
         ]
-        unindexed = self._unindexed
-        known = {key: unindexed[key] for key in keys if key in unindexed} if unindexed else {}
+        known = self._unfolded.seqs_of(keys)
         known.update(key_index.seqs_of(self._db, keys))
         return known
 
-    def _take(
-        self, batch: Batch, group: _Group, known: dict[bytes, int], received_at_millis: int
-    ) -> Receipt:
+    def _take(self, batch: Batch, group: CommitGroup, known: dict[bytes, int]) -> Receipt:
+        """Add a batch to what a commit will store; its new ids become known."""
         duplicates: list[tuple[Report, int]] = []
         full: list[int] = []
-        room = group.room
-        seq, rows, contents, series = group.last_seq, group.rows, group.contents, self._series
-        before, reporter = seq, batch.reporter
+        room, find_series, appended = group.room, self._series.get, group.rows
+        seq, received_at_millis, reporter = group.last_seq, group.received_at_millis, batch.reporter
+        raw_bytes = billed_bytes = 0
         for place, report in enumerate(batch.reports):
-            key, up, down = report.report_key, report.upload_bytes, report.download_bytes
-            if key is not None:
-                if (stored := known.get(key)) is not None:
-                    duplicates.append((report, stored))
-                    continue
-                if (content := contents.get(key)) is not None:
-                    duplicates.append((report, content[0]))
-                    continue
+            fields = astuple(report)
+            key, up, down, billed = fields[8], fields[4], fields[5], fields[9]
+            if key is not None and (stored := known.get(key)) is not None:
+                duplicates.append((report, stored))
+                continue
             if room is not None and not room.take(report):
                 full.append(place)
                 continue
-            series_key = (report.username, report.server, report.port, report.protocol)
-            series_id = series.get(series_key) or self._series_id(series_key)
+            series_key = fields[:4]
+            series_id = find_series(series_key) or self._series_id(series_key)
             seq += 1
             if key is not None:
-                contents[key] = (seq, (series_id, up, down))
-            billed = report.billed_bytes
-            rows.append(
-                (
-                    *(seq, key, series_id, up, down, report.connections),
-                    *(report.reported_at_millis, received_at_millis, reporter, billed),
-                )
+                known[key] = seq
+            appended.append(
+                (seq, key, series_id, *fields[4:8], received_at_millis, reporter, billed)
             )
-            group.raw_bytes += up + down
-            group.billed_bytes += up + down if billed is None else billed
-        group.last_seq = seq
+            raw_bytes += up + down
+            billed_bytes += up + down if billed is None else billed
+        accepted, group.last_seq = seq - group.last_seq, seq
+        group.raw_bytes += raw_bytes
+        group.billed_bytes += billed_bytes
+        if accepted:
+            group.sent.append((reporter, raw_bytes))
         conflicts = self._count_conflicts(duplicates, group) if duplicates else 0
-        return Receipt(seq - before, len(duplicates), conflicts, tuple(full))
+        return Receipt(accepted, len(duplicates), conflicts, tuple(full))
 
-    def _count_conflicts(self, duplicates: Sequence[tuple[Report, int]], group: _Group) -> int:
+    def _count_conflicts(self, duplicates: Sequence[tuple[Report, int]], group: CommitGroup) -> int:
         """Count the duplicates whose content is not what is stored, while that is still kept."""
-        fresh = dict(group.contents.values())
+        first_seq = group.rows[0][0] if group.rows else self._last_seq + 1
         query = "SELECT series_id, upload_bytes, download_bytes FROM report WHERE seq = ?"
         conflicts = 0
         for report, seq in duplicates:
-            stored: _Content | None = fresh.get(seq)
-            if stored is None:
+            stored: _Content | None
+            if seq >= first_seq:
+                stored = group.rows[seq - first_seq][2:5]
+            else:
                 stored = self._db.execute(query, (seq,)).fetchone()
             series_key = (report.username, report.server, report.port, report.protocol)
             sent = (self._find_series(series_key), report.upload_bytes, report.download_bytes)
@@ -246,25 +273,26 @@ class SqliteLedger:
 
     def _series_id(self, key: SeriesKey) -> int:
         """Return the id of a series, which may be a new one."""
-        if (found := self._find_series(key)) is not None:
-            return found
-        statement = (
-            "INSERT INTO series (username, server, port, protocol) VALUES (?, ?, ?, ?) RETURNING id"
-        )
-        return self._remember_series(key, self._db.execute(statement, key).fetchone()[0])
+        found = self._find_series(key)
+        if found is None:
+            statement = (
+                "INSERT INTO series (username, server, port, protocol) VALUES (?, ?, ?, ?) "
+                "RETURNING id"
+            )
+            (found,) = self._db.execute(statement, key).fetchone()
+            self._series.remember(key, found)
+        return found
 
     def _find_series(self, key: SeriesKey) -> int | None:
-        if (found := self._series.get(key)) is not None:
-            return found
-        query = (
-            "SELECT id FROM series WHERE username = ? AND server = ? AND port = ? AND protocol = ?"
-        )
-        row = self._db.execute(query, key).fetchone()
-        return None if row is None else self._remember_series(key, row[0])
-
-    def _remember_series(self, key: SeriesKey, series_id: int) -> int:
-        self._series.remember(key, series_id)
-        return series_id
+        found = self._series.get(key)
+        if found is None:
+            query = (
+                "SELECT id FROM series "
+                "WHERE username = ? AND server = ? AND port = ? AND protocol = ?"
+            )
+            for (found,) in self._db.execute(query, key):
+                self._series.remember(key, found)
+        return found
 
     def age(self, *, ran_millis: int, kept_millis: int) -> int:
         """Note that a collector ran so much longer; return up to which seq reports are old."""
@@ -347,14 +375,14 @@ class SqliteLedger:
         return not is_done or sql_corrected.open_correction(self._database) is not None
 
     def _append_lines(self, correction: Correction, lines: Sequence[Line], now_millis: int) -> None:
-        rows = [
+        appended = [
             (
                 *(seq, None, it.series_id, it.upload_bytes, it.download_bytes, it.connections),
                 *(it.reported_at, now_millis, f"{SCOPE}{correction.number}", it.billed_bytes),
             )
             for seq, it in enumerate(lines, start=self._last_seq + 1)
         ]
-        self._db.executemany(_APPEND, rows)
+        rows.insert(self._db, _APPEND, appended)
 
     def forget_series(self, found: Sequence[IdleSeries]) -> int:
         """Drop those series that have not changed since; return how many. No sum changes."""
@@ -370,16 +398,3 @@ def not_stored(path: Path, error: Exception) -> NotStoredError:
     if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
         return DiskFullError(f"the disk under the ledger {path} is full")
     return NotStoredError(f"the ledger {path} did not store: {error}")
-
-
-class _Group:
-    """What one commit will store."""
-
-    def __init__(self, last_seq: int, room: Room | None) -> None:
-        self.last_seq = last_seq
-        self.room = room
-        """Decides about each report; None where all fit."""
-        self.raw_bytes = self.billed_bytes = 0
-        self.rows: list[tuple[object, ...]] = []
-        self.contents: dict[bytes, tuple[int, _Content]] = {}
-        """By key, the seq and content of the reports that have one."""

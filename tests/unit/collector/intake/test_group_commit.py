@@ -42,17 +42,25 @@ class MemoryLedger:
         self.ran_millis = 0
         self.forgotten = threading.Event()
         self.folds = 0
+        self.order: list[str] = []
+        self.fold_steps = self.fold_steps_left = 1
         self.deferred: list[bool] = []
         self.fold_failure: Exception | None = None
         self.has_folded = threading.Event()
         self.has_failed_to_fold = threading.Event()
 
-    def fold(self) -> None:
+    def fold_some(self) -> bool:
         if self.fold_failure:
             self.has_failed_to_fold.set()
             raise self.fold_failure
+        self.order.append("step")
+        self.fold_steps_left -= 1
+        if self.fold_steps_left > 0:
+            return True
+        self.fold_steps_left = self.fold_steps
         self.folds += 1
         self.has_folded.set()
+        return False
 
     def record(
         self, batches: Sequence[Batch], *, received_at_millis: int, defers_sums: bool = False
@@ -62,6 +70,7 @@ class MemoryLedger:
         if error := self.failure(batches):
             raise error
         self.deferred.append(defers_sums)
+        self.order.append("commit")
         self.commits.append([each.username for one in batches for each in one.reports])
         return [Receipt(len(each.reports), 0) for each in batches]
 
@@ -354,6 +363,37 @@ class TestDeferredSums:
             assert world.ledger.folds == 1
             await world.ingest.catch_up()
             assert world.ledger.folds == 1
+
+    async def test_commits_come_between_the_steps_of_adding_up(self, monkeypatch):
+        monkeypatch.setattr(deferred_sums, "FOLD_REPORTS", 1)
+        async with World() as world:
+            world.ledger.fold_steps = world.ledger.fold_steps_left = 4
+            order = world.ledger.order
+            tasks = [await world.hold_a_commit(), world.submit("a")]
+            await queued(world, reports=2)
+            world.ingest._writer._max_group_reports = 1
+            tasks += [world.submit(name) for name in "bcde"]
+            await queued(world, reports=6)
+            await asyncio.sleep(0)  # they are handed to the thread in the next turn of the loop
+            world.ledger.gate.set()
+            await asyncio.gather(*tasks)
+            await world.ingest.catch_up()
+        assert order[:9] == ["commit", "commit", "step"] + ["commit", "step"] * 3
+        assert world.ledger.folds == 2, "one with a, one with what came during its steps"
+
+    async def test_catching_up_waits_for_what_was_stored_before_alone(self):
+        async with World() as world:
+            world.ledger.fold_steps = world.ledger.fold_steps_left = 50
+            await asyncio.gather(await world.hold_a_commit_and_queue("a"))
+            await world.ingest.catch_up()
+            assert world.ledger.folds == 1
+            assert not world.ingest._sums.are_behind
+
+    async def test_a_fold_that_is_under_way_ends_when_it_stops(self):
+        async with World() as world:
+            world.ledger.fold_steps = world.ledger.fold_steps_left = 5
+            await asyncio.gather(await world.hold_a_commit_and_queue("a"))
+        assert world.ledger.folds == 1
 
     async def test_adding_up_wakes_who_waits_for_sums(self):
         async with World() as world:
