@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,9 +27,7 @@ from marzban_bridge.cli.output import console, say
 from marzban_bridge.cli.running_bridge import RunningBridge
 from marzban_bridge.config.panels_file import PanelSettings, load_panels
 from marzban_bridge.config.settings import Settings
-from marzban_bridge.errors import BridgeError, SettingsError
-from marzban_bridge.notifications.files import write_alerting, write_smtp
-from marzban_bridge.notifications.settings import read_notification_settings
+from marzban_bridge.errors import SettingsError
 from marzban_bridge.panels.names import scoped
 from marzban_bridge.reconcile.pass_result import PassResult
 from marzban_bridge.sizes import human_bytes
@@ -235,29 +231,3 @@ def _show_users(store: Store, username: str | None = None) -> None:
             say(f"panel {panel}: {text}")
         for text in (store.meta(f"{STOPPED_ADMINS}{panel}") or "").splitlines():
             say(f"panel {panel}: {text}")
-
-
-def write_contact_points(
-    environment: Mapping[str, str], *, rules: Path, folder: Path, smtp: Path | None
-) -> int:
-    """Write Grafana's files of alert rules and contact points, and print the contact points.
-
-    A wrong setting is printed, and its contact point left out. Raises BridgeError for a file that
-    cannot be read or written.
-    """
-    settings, problems = read_notification_settings(environment)
-    for each in problems:
-        print(each, file=sys.stderr)
-    try:
-        write_alerting(settings, rules=rules, folder=folder)
-        if smtp:
-            write_smtp(settings, smtp)
-    except OSError as error:
-        raise BridgeError(f"{error.filename}: {error.strerror}") from error
-    places = ", ".join(settings.kinds)
-    print(
-        f"alerts are sent by {places}"
-        if places
-        else "no contact point is set: alerts are shown in Grafana only"
-    )
-    return 0

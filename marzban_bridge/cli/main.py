@@ -23,13 +23,13 @@ from collector.runtime.config.dotenv_file import read_environment
 from collector.runtime.sqlite.file import fault
 from marzban_bridge import __version__
 from marzban_bridge.app import create_app
-from marzban_bridge.cli import commands, doctor, serve
+from marzban_bridge.cli import commands, contact_points, doctor, serve
 from marzban_bridge.cli import panels as panels_command
-from marzban_bridge.cli import rebase_panel as panel_commands
-from marzban_bridge.cli import rebuild as rebuild_command
-from marzban_bridge.cli import release as release_commands
 from marzban_bridge.cli import reset as reset_commands
 from marzban_bridge.cli.kept_key import is_of_up, with_kept_key
+from marzban_bridge.cli.recovery import rebase_panel as panel_commands
+from marzban_bridge.cli.recovery import rebuild as rebuild_command
+from marzban_bridge.cli.recovery import release as release_commands
 from marzban_bridge.cli.resellers import command as resellers_command
 from marzban_bridge.config.settings import Settings
 from marzban_bridge.errors import BridgeError
@@ -117,7 +117,15 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     _add_showing(add)
     _add_changing(add)
     _add_recovering(add)
-    _add_contact_points(add)
+    contact_points.add_arguments(
+        add(
+            "contact-points",
+            "write Grafana's files of alert rules and contact points (ALERTS_…)",
+            lambda it: contact_points.write(
+                read_environment(NAMES), rules=it.rules, folder=it.to, smtp=it.smtp
+            ),
+        )
+    )
     for name, module, help_text in STAND_INS:
         command = add(name, help_text, _stand_in(module))
         if name in given:
@@ -207,36 +215,21 @@ def _add_recovering(add: Add) -> None:
         lambda it: commands.backup(_settings(), it.file),
     )
     backup.add_argument("file", type=Path, metavar="FILE", help="the copy; must not exist yet")
-    rebase = add(
-        "rebase",
-        "accept ledger and store as they are now, after a restore; the bridge may be running",
-        _rebase,
+    release_commands.add_rebase_arguments(
+        add(
+            "rebase",
+            "accept ledger and store as they are now, after a restore; the bridge may be running",
+            _rebase,
+        )
     )
-    rebase.add_argument(
-        "--panel",
-        nargs="?",
-        const="",
-        metavar="NAME",
-        help="instead accept this panel as it is, after it was restored, moved or emptied",
-    )
-    rebase.add_argument(
-        "--yes", action="store_true", help="with --panel: do not ask for a typed confirmation"
-    )
-    rebase.add_argument(
-        "--restored", action="store_true", help="the store is a restored copy not made by `backup`"
-    )
-    rebuild = add(
-        "rebuild",
-        "rebuild a lost store from the lines in users' notes; stop the bridge first",
-        lambda it: asyncio.run(
-            rebuild_command.rebuild(_settings(), from_store=it.store, is_carried_out=it.yes)
-        ),
-    )
-    rebuild.add_argument(
-        "--store", metavar="NAME", help="which store's lines to use, if there are several"
-    )
-    rebuild.add_argument(
-        "--yes", action="store_true", help="store the result; without it, only show it"
+    rebuild_command.add_arguments(
+        add(
+            "rebuild",
+            "rebuild a lost store from the lines in users' notes; stop the bridge first",
+            lambda it: asyncio.run(
+                rebuild_command.rebuild(_settings(), from_store=it.store, is_carried_out=it.yes)
+            ),
+        )
     )
     move = add(
         "move-store",
@@ -244,29 +237,6 @@ def _add_recovering(add: Add) -> None:
         lambda it: asyncio.run(commands.move_store(_settings(), it.file)),
     )
     move.add_argument("file", type=Path, metavar="FILE", help="the file to move")
-
-
-def _add_contact_points(add: Add) -> None:
-    contacts = add(
-        "contact-points",
-        "write Grafana's files of alert rules and contact points (ALERTS_…)",
-        lambda it: commands.write_contact_points(
-            read_environment(NAMES), rules=it.rules, folder=it.to, smtp=it.smtp
-        ),
-    )
-    for option, help_text in (
-        ("--rules", "rules and message templates (default: provisioning/alerting)"),
-        ("--to", "Grafana's folder for them: /etc/grafana/provisioning/alerting"),
-        ("--smtp", "folder for a file of each of Grafana's SMTP settings"),
-    ):
-        contacts.add_argument(
-            option,
-            type=Path,
-            metavar="DIR",
-            required=option == "--to",
-            default=Path("provisioning/alerting") if option == "--rules" else None,
-            help=help_text,
-        )
 
 
 def _add_change(command: argparse.ArgumentParser) -> None:

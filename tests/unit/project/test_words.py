@@ -94,7 +94,7 @@ STORED = {
 """Names of stored and sent things, which stay; they stand in texts of SQL, JSON and metrics."""
 
 KEPT = {
-    "doubt": ("marzban_bridge/api/answers.py", "marzban_bridge/cli/rebase_panel.py"),
+    "doubt": ("marzban_bridge/api/answers.py", "marzban_bridge/cli/recovery/rebase_panel.py"),
     "orphans": ("marzban_bridge/api/operations.py",),
     "sighting": ("marzban_bridge/",),
 }

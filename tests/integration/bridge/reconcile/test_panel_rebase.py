@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from marzban_bridge.cli import rebase_panel as panel_commands
+from marzban_bridge.cli.recovery import rebase_panel as panel_commands
 from marzban_bridge.errors import SettingsError
 from marzban_bridge.quota.account import FLOOR_BYTES
 from marzban_bridge.quota.trust.acceptance import Fate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 
@@ -19,6 +20,23 @@ LONGEST_SECONDS = 3600.0
 
 Alone = Callable[[Callable[[Settings], Coroutine[None, None, int]]], int]
 """Runs the command in this process, where no bridge runs."""
+
+
+def add_rebase_arguments(command: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `rebase`, of which `--panel` is for `rebase_panel`."""
+    command.add_argument(
+        "--panel",
+        nargs="?",
+        const="",
+        metavar="NAME",
+        help="instead accept this panel as it is, after it was restored, moved or emptied",
+    )
+    command.add_argument(
+        "--yes", action="store_true", help="with --panel: do not ask for a typed confirmation"
+    )
+    command.add_argument(
+        "--restored", action="store_true", help="the store is a restored copy not made by `backup`"
+    )
 
 
 def rebase(settings: Settings, *, is_restored: bool, alone: Alone) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import replace
 
 from marzban_bridge.bridge import Bridge, Bridges
@@ -11,6 +12,16 @@ from marzban_bridge.config.settings import Settings
 from marzban_bridge.quota.balance import balance_with_raw
 from marzban_bridge.reconcile.rebuilding import Rebuilding, Rebuilt
 from marzban_bridge.tables import seen_totals, users_table
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    command.add_argument(
+        "--store", metavar="NAME", help="which store's lines to use, if there are several"
+    )
+    command.add_argument(
+        "--yes", action="store_true", help="store the result; without it, only show it"
+    )
 
 
 async def rebuild(settings: Settings, *, from_store: str | None, is_carried_out: bool) -> int:

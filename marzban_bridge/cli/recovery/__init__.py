@@ -1,0 +1,1 @@
+"""`marzban-bridge release`, `rebase` and `rebuild`: before an uninstall and after a restore."""
