@@ -2,6 +2,6 @@
 
 Reading order follows the data: `config` (one TOML file), `sources` (one pure module per kind of
 server), `fetch` (requests to them), `state` (baselines, and the traffic since the last poll, in the
-spool's file), `polling` (one poll, one transaction), `relay` (for senders that never retry),
-`agent` (one task per source and per lane of the spool), `cli`.
+spool's file), `polling` (one poll, one transaction), `stream` (sources that are streams), `relay`
+(for senders that never retry), `agent` (one task per source and per lane of the spool), `cli`.
 """

@@ -19,7 +19,7 @@ from collector.agent.requests import ReadStream
 from collector.agent.sources.kinds import KINDS
 from collector.agent.state.lock import HEARTBEAT_SECONDS, StateLock
 from collector.agent.state.state import State
-from collector.agent.streaming import follow
+from collector.agent.stream.follow import follow
 from collector.client.async_wire import AsyncWire, deliver_forever
 from collector.client.errors import SpoolError
 from collector.client.sending.delivery import (

@@ -30,7 +30,7 @@ from collector.agent.state.lock import ONCE, StateLock, heartbeat_of, lock
 from collector.agent.state.relay_posts import route_statuses
 from collector.agent.state.state import State
 from collector.agent.status import agent_status
-from collector.agent.streaming import peek
+from collector.agent.stream.follow import peek
 from collector.client.errors import ClientError
 from collector.client.spool.spool import Spool
 from collector.runtime.cli import (

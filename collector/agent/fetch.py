@@ -51,7 +51,7 @@ async def _answer(request: SourceRequest, http: httpx.AsyncClient) -> bytes:
         return await _run_all(request)
     if isinstance(request, GrpcCalls):
         return await call_all(request)
-    raise SourceError("internal error: a stream is read by `streaming`")
+    raise SourceError("internal error: a stream is read by `stream.follow`")
 
 
 async def _get(request: HttpGet, http: httpx.AsyncClient) -> bytes:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from collector.agent.state.counters import Collections, Life, PollTime
 from collector.agent.state.deltas import Baseline, Known
 from collector.agent.state.relay_posts import SCHEMA as ROUTES_SCHEMA
-from collector.agent.stream_messages import SCHEMA as MESSAGES_SCHEMA
+from collector.agent.stream.messages import SCHEMA as MESSAGES_SCHEMA
 from collector.client.spool.spool import Spool
 from collector.runtime.wall_clock import wall_clock_millis
 

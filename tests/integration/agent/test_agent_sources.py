@@ -19,7 +19,7 @@ from collector.agent.errors import SourceError
 from collector.agent.fetch import local_http, read
 from collector.agent.sources.stats_service import SING_BOX, XRAY
 from collector.agent.state.state import State
-from collector.agent.streaming import follow, peek
+from collector.agent.stream.follow import follow, peek
 from collector.client.errors import SpoolFullError
 from collector.client.report import decode
 from collector.client.spool.spool import REPORTS, Spool

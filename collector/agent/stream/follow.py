@@ -10,20 +10,19 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from collector.agent.config.settings import Source
 from collector.agent.errors import SourceError
-from collector.agent.polling import Gain, Unreadable, queued
+from collector.agent.polling import Gain, queued
 from collector.agent.requests import ReadStream
-from collector.agent.sources.remnawave import OLDEST, Usage, report_id, usages
-from collector.agent.state.counters import Life
-from collector.agent.state.deltas import Advance, Known
+from collector.agent.sources.remnawave import OLDEST
 from collector.agent.state.state import Seen, State
-from collector.agent.stream_messages import (
+from collector.agent.stream.gains import Page, gain_of, joined, note_of
+from collector.agent.stream.messages import (
     Message,
     digest_read,
     forget,
@@ -32,8 +31,7 @@ from collector.agent.stream_messages import (
     remember,
     unread,
 )
-from collector.client.errors import ReportError, SpoolFullError
-from collector.client.report import Report
+from collector.client.errors import SpoolFullError
 from collector.client.spool.spool import REPORTS
 from collector.runtime.cancelling import raise_if_cancelled
 
@@ -44,21 +42,6 @@ if TYPE_CHECKING:
 
 MOST_MESSAGES = 500
 BEGINNING = "0-0"
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Messages that follow a position, and the position after them."""
-
-    messages: Sequence[Message]
-    position: str
-    is_first: bool
-    has_gap: bool = False
-    """The message read last was trimmed: unread ones may be, too."""
-    is_anew: bool = False
-    """The stream was replaced: nothing of this page is queued, the stream's start is next."""
-    first_id: str | None = None
-    """The stream's oldest id; records of messages before it can be deleted."""
 
 
 async def follow(source: Source, request: ReadStream, state: State) -> Gain:
@@ -79,23 +62,9 @@ async def follow(source: Source, request: ReadStream, state: State) -> Gain:
                     raise
                 most = len(page.messages) // 2  # a smaller page may fit
                 continue
-            whole = brought if whole is None else _joined(whole, brought)
+            whole = brought if whole is None else joined(whole, brought)
             if len(page.messages) < most and not page.is_anew:
                 return whole
-
-
-def _joined(one: Gain, other: Gain) -> Gain:
-    restarts = one.advance.restarts + other.advance.restarts
-    names = dict.fromkeys(one.unmapped_names + other.unmapped_names)
-    return Gain(
-        one.reports + other.reports,
-        tuple(names),
-        Advance((), other.advance.known, restarts),
-        one.is_first,
-        skipped=one.skipped + other.skipped,
-        is_anew=one.is_anew or other.is_anew,
-        set_aside=one.set_aside + other.set_aside,
-    )
 
 
 async def peek(source: Source, request: ReadStream, state: State) -> Gain:
@@ -104,7 +73,7 @@ async def peek(source: Source, request: ReadStream, state: State) -> Gain:
         page = await _page(redis, source, request, state, MOST_MESSAGES)
     with state.spool.reading() as db:
         messages = unread(db, source.name, page.messages)
-    return _gain(source, request, replace(page, messages=messages))
+    return gain_of(source, request, replace(page, messages=messages), now=datetime.now(tz=UTC))
 
 
 @asynccontextmanager
@@ -224,7 +193,7 @@ def _remember(source: Source, state: State, messages: Sequence[Message]) -> None
 def _absorb(source: Source, request: ReadStream, state: State, page: Page) -> Gain:
     with state.spool.transaction() as db:
         new = replace(page, messages=unread(db, source.name, page.messages))
-        brought = _gain(source, request, new)
+        brought = gain_of(source, request, new, now=datetime.now(tz=UTC))
         seen = Seen(
             brought.advance.known,
             counters=0,
@@ -233,7 +202,7 @@ def _absorb(source: Source, request: ReadStream, state: State, page: Page) -> Ga
             reports=len(brought.reports),
             unmapped_names=brought.unmapped_names,
             set_aside=[f"{each.message_id}: {each.reason}" for each in brought.set_aside],
-            note=_note(page),
+            note=note_of(page),
         )
         state.spool.put_within(db, REPORTS, queued(brought.reports))
         state.keep_position(db, source.name, source.fingerprint, page.position, seen)
@@ -241,62 +210,3 @@ def _absorb(source: Source, request: ReadStream, state: State, page: Page) -> Ga
         if page.messages and page.first_id is not None and not page.is_anew:
             forget(db, source.name, before=page.first_id)
     return brought
-
-
-def _note(page: Page) -> str | None:
-    if page.is_anew:
-        return "the stream was replaced, or restored: it was read from its start"
-    if page.has_gap:
-        return "the stream has a gap: unread messages were trimmed"
-    return None
-
-
-def _gain(source: Source, request: ReadStream, page: Page) -> Gain:
-    now = datetime.now(tz=UTC)
-    reports: list[Report] = []
-    unmapped: dict[str, None] = {}
-    set_aside: list[Unreadable] = []
-    skipped = 0
-    for message in page.messages:
-        try:
-            found, odd = usages(message.name, _text_of(message), now=now)
-        except SourceError as error:
-            set_aside.append(Unreadable(message.message_id, str(error)))
-            continue
-        skipped += odd
-        for usage in found:
-            try:
-                reports.append(_report(source, request, usage))
-            except ReportError:  # the name matches no user, or is one that no collector accepts
-                unmapped[usage.user] = None
-    step = Advance((), Known({}, Life()), int(page.has_gap or page.is_anew))
-    return Gain(
-        tuple(reports),
-        tuple(unmapped),
-        step,
-        page.is_first,
-        skipped=skipped,
-        is_anew=page.is_anew,
-        set_aside=tuple(set_aside),
-    )
-
-
-def _text_of(message: Message) -> dict[str, str]:
-    """Return a message's fields as texts; SourceError if one is not UTF-8."""
-    try:
-        return {name.decode(): value.decode() for name, value in message.fields.items()}
-    except UnicodeDecodeError:
-        raise SourceError("it is not UTF-8") from None
-
-
-def _report(source: Source, request: ReadStream, usage: Usage) -> Report:
-    return Report(
-        user=source.users.username(usage.user) or "",
-        server=request.nodes.get(usage.node, f"{source.server}-{usage.node}"),
-        port=source.port,
-        protocol=source.protocol,
-        upload_bytes=0,
-        download_bytes=usage.amount_bytes,
-        reported_at=usage.used_at,
-        report_id=report_id(usage),
-    )
