@@ -7,9 +7,9 @@ import logging
 import sqlite3
 
 from collector.errors import CollectorError
+from collector.parts import Collector
 from collector.reports.contacts import LONGEST_ADDRESS, Reason
 from collector.runtime.http.strangers import network_of
-from collector.service import Collector
 
 log = logging.getLogger(__name__)
 

@@ -22,6 +22,7 @@ from collector.api.senders import read_claims
 from collector.errors import NotStoredError
 from collector.ledger import Batch, Receipt
 from collector.metrics import Metrics
+from collector.parts import Collector
 from collector.reports.billing import Tariff
 from collector.reports.decode import decode_plain
 from collector.reports.identity import is_plainly_a_name
@@ -30,7 +31,6 @@ from collector.reports.reporters import hash_key
 from collector.reports.sender_days import REPORTER
 from collector.runtime.http import answer_mark
 from collector.runtime.http.direct import Exchange, Head, Headers
-from collector.service import Collector
 
 
 class _Claims(NamedTuple):

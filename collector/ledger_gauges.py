@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from collector.errors import CollectorError
 from collector.metrics import Metrics
+from collector.parts import Collector
 from collector.reports.report import DAY_MILLIS
 from collector.reports.spikes import SHOWN_DAYS, BusyHour, by_reporter, describe, spikes_of
 from collector.schema import Policy
-from collector.service import Collector
 
 log = logging.getLogger(__name__)
 

@@ -6,12 +6,12 @@ import logging
 from collections.abc import Sequence
 
 from collector.api.problems import ProblemError
+from collector.parts import Collector
 from collector.reports.byte_bounds import ByteBounds
 from collector.reports.report import DAY_MILLIS, Report
 from collector.reports.sender_days import REPORTER
 from collector.reports.server_bounds import OTHER_SERVER
 from collector.reports.spikes import describe
-from collector.service import Collector
 
 log = logging.getLogger(__name__)
 

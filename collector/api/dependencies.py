@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from collector.service import Collector
+from collector.parts import Collector
 
 
 def collector_of(request: Request) -> Collector:

@@ -19,9 +19,9 @@ from collector.api.dependencies import collector_of
 from collector.api.problems import answer_of, problem_of
 from collector.api.senders import Claims, read_claims
 from collector.errors import CollectorError
+from collector.parts import Collector
 from collector.runtime.http import answer_mark
 from collector.runtime.http.at_once import send_at_once
-from collector.service import Collector
 
 _MARK = answer_mark.HEADER.encode()
 _REQUEST_ID = answer_mark.REQUEST_HEADER.encode()

@@ -8,8 +8,8 @@ from pydantic import BaseModel
 
 from collector.api.admission import warnings_of
 from collector.api.dependencies import CollectorPart
+from collector.parts import Collector
 from collector.runtime.http.monitoring import answer_head, exposition
-from collector.service import Collector
 
 router = APIRouter(tags=["health"])
 

@@ -18,9 +18,9 @@ from collector.ledger.ports import Ledger
 from collector.ledger.statistics_values import (
     IdleSeries,
 )
+from collector.parts import Collector
 from collector.reports.report import DAY_MILLIS, kept_millis, purge_horizon_millis
 from collector.schema import Policy
-from collector.service import Collector
 
 router = admin_router("/v1", tag="usage", statuses=(400, 422, 503))
 

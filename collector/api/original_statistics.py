@@ -19,9 +19,9 @@ from collector.api.problems import ProblemError, documented
 from collector.api.senders import AdminCredentials, address_of, is_admin, require_admin
 from collector.api.usage import first_day, top_servers, usage_of
 from collector.api.usage_answers import MOST_SERVERS, After, Limit, at
+from collector.parts import Collector
 from collector.reports.identity import subscription_token
 from collector.reports.report import DAY_MILLIS, MAX_TOKEN_LENGTH, canonical
-from collector.service import Collector
 
 router = APIRouter(
     prefix="/api/xpert",

@@ -25,6 +25,7 @@ from collector.api.senders import (
 from collector.contacts import note_refused
 from collector.errors import CollectorError, IdentityUnknownError
 from collector.ledger import Batch, Receipt
+from collector.parts import Collector
 from collector.reports.contacts import Reason
 from collector.reports.decode import (
     BodyTooLargeError,
@@ -46,7 +47,6 @@ from collector.reports.report import (
 from collector.reports.reporters import Reporter
 from collector.reports.unknown_fields import UnknownField
 from collector.runtime.rate_limit import RateLimit
-from collector.service import Collector
 
 log = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ from starlette.types import Scope
 
 from collector.api.dependencies import CollectorPart
 from collector.api.problems import RETRY_AFTER_SECONDS, ProblemError, documented, refused_request
+from collector.parts import Collector
 from collector.reports.contacts import Reason
 from collector.reports.decode import (
     BYTE_ORDER_MARK,
@@ -24,7 +25,6 @@ from collector.reports.reporters import Reporter, is_signature_valid, is_timely
 from collector.runtime.http import body as http_body
 from collector.runtime.http.body import BodyCutOffError, BodyTooLongError, BodyTooSlowError
 from collector.runtime.http.body_memory import Reservation
-from collector.service import Collector
 
 KEY = HTTPBearer(auto_error=False, description="A reporter key", scheme_name="reporterKey")
 ADMIN_KEY = HTTPBearer(auto_error=False, description="COLLECTOR_ADMIN_KEY", scheme_name="adminKey")

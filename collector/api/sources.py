@@ -28,10 +28,10 @@ from collector.api.senders import (
 )
 from collector.intake.push_ids import Push
 from collector.ledger import Receipt
+from collector.parts import Collector
 from collector.reports.contacts import Reason
 from collector.reports.report import Refusal, accept
 from collector.reports.reporters import Reporter
-from collector.service import Collector
 from collector.sources import Translated, three_x_ui, uniproxy
 from collector.sources.uniproxy import NODE_PART, Node, node_of
 

@@ -33,9 +33,9 @@ from collector.ledger.statistics_values import (
     ServerUsage,
     UsageSums,
 )
+from collector.parts import Collector
 from collector.reports.billing import AS_REPORTED_MILLIS, Billing
 from collector.reports.report import DAY_MILLIS
-from collector.service import Collector
 
 router = admin_router("/v1", tag="usage", statuses=(400, 422, 503))
 

@@ -14,8 +14,9 @@ from collector.cli.correction_run import carry_out
 from collector.cli.objects import correction_object
 from collector.cli.output import console, say, second_text
 from collector.errors import SettingsError
-from collector.ledger.backend import EmbeddedBackend, SharedBackend, backend_of
+from collector.ledger.backend import EmbeddedBackend, SharedBackend
 from collector.ledger.corrections import Correction, Kind, VoidPreview, Wanted
+from collector.ledger.engines import backend_of
 from collector.ledger.ports import LedgerReader
 from collector.ledger.sql.ratios import check_server
 from collector.reports.report import canonical, fault_in_name

@@ -16,7 +16,8 @@ from collector.importing.files import open_rows
 from collector.importing.run import Tell, compare, count_all, read_rows
 from collector.importing.staging import Staging
 from collector.importing.tally import ImportTally
-from collector.ledger.backend import LedgerBackend, backend_of
+from collector.ledger.backend import LedgerBackend
+from collector.ledger.engines import backend_of
 from collector.ledger.import_amounts import Grown
 from collector.reports.report import DAY_MILLIS, Limits
 from collector.reports.reporters import NAME

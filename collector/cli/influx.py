@@ -15,7 +15,7 @@ from collector.errors import InfluxUnauthorizedError, InfluxUnavailableError, Se
 from collector.influx.access import InfluxAccess
 from collector.influx.buckets import Buckets, plan_buckets
 from collector.ledger import DeadLetter
-from collector.ledger.backend import backend_of
+from collector.ledger.engines import backend_of
 from collector.runtime.cli import print_json
 from collector.schema import Policy
 from collector.settings import Settings

@@ -25,13 +25,8 @@ from collector.cli.reporters import add_reporters
 from collector.cli.sources import show_sources
 from collector.errors import CollectorError, LedgerUnavailableError
 from collector.known_names import NAMES
-from collector.ledger.backend import (
-    EmbeddedBackend,
-    LedgerBackend,
-    SharedBackend,
-    backend_of,
-    file_of,
-)
+from collector.ledger.backend import EmbeddedBackend, LedgerBackend, SharedBackend
+from collector.ledger.engines import backend_of, file_of
 from collector.ledger.ports import EmbeddedLedger
 from collector.ledger.sqlite.backup import back_up
 from collector.ledger.sqlite.file import LEDGER

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from collector.errors import SettingsError
-from collector.ledger.backend import backend_of, file_of
+from collector.ledger.engines import backend_of, file_of
 from collector.ledger.url import is_postgres
 from collector.settings import Settings
 

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from collector.cli.output import console, minute_text, say
 from collector.errors import SettingsError
-from collector.ledger.backend import backend_of
+from collector.ledger.engines import backend_of
 from collector.reports.billing import AS_REPORTED_MILLIS, Ratio, parse_ratio, show_ratio
 from collector.runtime.cli import print_json
 from collector.runtime.logs import printable

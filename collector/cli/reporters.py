@@ -11,7 +11,8 @@ from rich.table import Table
 from collector.cli.objects import refused_object, reporter_object
 from collector.cli.output import console, minute_text
 from collector.errors import LedgerError
-from collector.ledger.backend import LedgerBackend, backend_of
+from collector.ledger.backend import LedgerBackend
+from collector.ledger.engines import backend_of
 from collector.reports.contacts import KEPT_DAYS, Refused
 from collector.reports.reporters import (
     Configured,

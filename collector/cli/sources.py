@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from collector.ledger.backend import backend_of
+from collector.ledger.engines import backend_of
 from collector.runtime.logs import printable
 from collector.settings import Settings
 from collector.sources import three_x_ui, uniproxy

@@ -1,16 +1,14 @@
-"""A ledger's storage, and its administration from outside of a running collector.
+"""The port of a ledger's storage, and of its administration from outside of a running collector.
 
-LEDGER_URL selects one of two kinds: an embedded SQLite file for one collector, or a PostgreSQL
-database that any number of collectors share.
+There are two kinds: an embedded SQLite file for one collector, or a PostgreSQL database that any
+number of collectors share. `engines.py` opens the one that LEDGER_URL names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Literal, Protocol
 
-from collector.errors import SettingsError
 from collector.ledger.corrections import Wanted
 from collector.ledger.ports import (
     EmbeddedLedger,
@@ -21,7 +19,6 @@ from collector.ledger.ports import (
     SharedReader,
 )
 from collector.ledger.readers import ReaderPosition
-from collector.ledger.url import demand_driver, is_postgres, ledger_path
 from collector.reports.billing import Ratio
 from collector.reports.contacts import Contacts
 from collector.reports.reporters import Configured
@@ -183,25 +180,3 @@ class SharedBackend(LedgerBackend, Protocol):
     def reader(self) -> SharedReader:
         """Open the ledger for reading."""
         ...
-
-
-def backend_of(url: str) -> EmbeddedBackend | SharedBackend:
-    """Return the ledger of a URL; SettingsError for an unsupported or malformed URL."""
-    if not is_postgres(url):
-        from collector.ledger.sqlite.backend import SqliteBackend  # noqa: PLC0415 - one kind is loaded
-
-        return SqliteBackend(url)
-    demand_driver()
-    from collector.ledger.postgres.backend import PostgresBackend  # noqa: PLC0415 - 10 MB that a file saves
-
-    return PostgresBackend(url)
-
-
-def file_of(url: str, *, instead: str) -> Path:
-    """Return the file of an embedded ledger, for operations that only it supports.
-
-    Raises SettingsError for a shared one; its message ends with `instead`.
-    """
-    if is_postgres(url):
-        raise SettingsError(f"LEDGER_URL names a PostgreSQL ledger: {instead}")
-    return ledger_path(url)

@@ -23,7 +23,8 @@ from rich.console import Console
 import collector.app
 import collector.settings
 from collector.errors import CollectorError
-from collector.ledger.backend import LedgerBackend, backend_of
+from collector.ledger.backend import LedgerBackend
+from collector.ledger.engines import backend_of
 from collector.reports.reporters import hash_key
 from collector.runtime.http.server import Server, Signals, serving
 from collector.runtime.listening import listen, loopback_url

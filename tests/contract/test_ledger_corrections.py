@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from collector.influx.points import raw_page
-from collector.ledger.backend import LedgerBackend, backend_of
+from collector.ledger.backend import LedgerBackend
 from collector.ledger.corrections import Correction, Kind, Stretch, Wanted
+from collector.ledger.engines import backend_of
 from collector.ledger.ports import Ledger, LedgerReader
 from tests.support.collector.ledgers import (
     DAY,

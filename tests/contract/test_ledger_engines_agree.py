@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from collector.errors import DiskFullError, LedgerError, NotStoredError
-from collector.ledger.backend import LedgerBackend, backend_of
+from collector.ledger.backend import LedgerBackend
 from collector.ledger.corrections import Kind, Wanted
+from collector.ledger.engines import backend_of
 from collector.ledger.ports import Ledger, LedgerReader
 from collector.ledger.readers import ReaderPosition
 from collector.ledger.sql.database import NO_LIMIT

@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from collector.errors import LedgerError, NotStoredError
-from collector.ledger.backend import backend_of
+from collector.ledger.engines import backend_of
 from collector.reports.reporters import KeyRing, hash_key
 from tests.support.collector.ledgers import NOON_MILLIS, batch, beside, report
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from collector.ledger.backend import backend_of
+from collector.ledger.engines import backend_of
 from collector.schema import Policy
 from tests.support.collector.collector_process import ADMIN_KEY, KEY, CollectorProcess, poll
 from tests.support.engines.influx_engine import InfluxEngine

@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from collector.ledger.backend import backend_of
 from collector.ledger.corrections import CORRECTED_REPORTS
+from collector.ledger.engines import backend_of
 from tests.support import programs
 from tests.support.collector.collector_process import ADMIN_KEY, KEY, CollectorProcess, poll
 from tests.support.programs import Program

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from collector.ledger.backend import backend_of
 from collector.ledger.corrections import Kind, Wanted
+from collector.ledger.engines import backend_of
 from tests.support.collector.ledgers import NOON_MILLIS, batch, report
 from tests.support.examples import examples
 

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import httpx
 
 from collector.errors import LedgerError
-from collector.ledger.backend import backend_of
+from collector.ledger.engines import backend_of
 from marzban_bridge.errors import StoreError
 from marzban_bridge.quota.account import FLOOR_BYTES, Account
 from marzban_bridge.quota.plan import PUBLISH_STEP_BYTES, PUBLISH_STEP_SHARE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from collector.ledger.backend import backend_of
+from collector.ledger.engines import backend_of
 from collector.runtime.config import ConfigError
 from collector.settings import Settings
 

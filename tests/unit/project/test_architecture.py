@@ -118,7 +118,7 @@ SHARED_IN_ONE_PROCESS = (
     "collector.settings",
     "collector.errors.CollectorError",
     "collector.ledger.backend.LedgerBackend",
-    "collector.ledger.backend.backend_of",
+    "collector.ledger.engines.backend_of",
     "collector.reports.reporters.hash_key",
     "collector.sources.file.load_sources",
 )

@@ -13,7 +13,8 @@ import pytest
 import collector.importing.run as importing
 from collector.cli.main import main
 from collector.errors import LedgerError
-from collector.ledger.backend import LedgerBackend, backend_of
+from collector.ledger.backend import LedgerBackend
+from collector.ledger.engines import backend_of
 from collector.ledger.import_amounts import Amounts, Grown
 from collector.reports.billing import Ratio
 from collector.reports.report import DAY_MILLIS, MAX_AMOUNT_BYTES

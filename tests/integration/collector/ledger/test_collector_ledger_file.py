@@ -13,8 +13,8 @@ import pytest
 
 from collector.errors import DiskFullError, LedgerError, NotStoredError, SettingsError
 from collector.ledger import ExportState
-from collector.ledger.backend import backend_of
 from collector.ledger.corrections import Kind, Wanted
+from collector.ledger.engines import backend_of
 from collector.ledger.sqlite import file as sqlite_file
 from collector.ledger.sqlite import key_index
 from collector.ledger.sqlite.file import APPLICATION_ID, LEDGER, MIGRATIONS, connect

@@ -7,8 +7,8 @@ import signal
 import sqlite3
 from contextlib import closing
 
-from collector.ledger.backend import backend_of
 from collector.ledger.corrections import Kind, Wanted
+from collector.ledger.engines import backend_of
 from collector.ledger.sqlite.reader import SqliteReader
 from collector.ledger.sqlite.writer import SqliteLedger
 from tests.support.collector.ledgers import NOON_MILLIS, batch, report

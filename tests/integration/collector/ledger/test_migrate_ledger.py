@@ -10,8 +10,8 @@ import pytest
 from collector.cli import main as cli
 from collector.errors import LedgerError, LedgerInUseError, LedgerUnavailableError
 from collector.ledger import DeadLetter, Progress
-from collector.ledger.backend import backend_of
 from collector.ledger.corrections import Kind, Stretch, Wanted
+from collector.ledger.engines import backend_of
 from collector.ledger.import_amounts import Amounts
 from collector.ledger.migration.run import Migration
 from collector.ledger.readers import ReaderPosition
