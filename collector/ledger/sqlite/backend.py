@@ -14,7 +14,7 @@ from collector.ledger.sql.database import Database
 from collector.ledger.sqlite import file as sqlite_file
 from collector.ledger.sqlite.database import SqliteDatabase
 from collector.ledger.sqlite.reader import SqliteReader
-from collector.ledger.sqlite.writer import SqliteLedger, not_stored
+from collector.ledger.sqlite.writer import SqliteLedger
 from collector.ledger.url import ledger_path
 from collector.runtime.sqlite.background_check import BackgroundCheck
 
@@ -78,5 +78,5 @@ class SqliteBackend(SqlAdministration):
                 result = work(SqliteDatabase(db))
                 db.execute("COMMIT")
             except sqlite3.Error as error:
-                raise not_stored(self.path, error) from error
+                raise sqlite_file.not_stored(self.path, error) from error
             return result

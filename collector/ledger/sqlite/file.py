@@ -6,7 +6,7 @@ import secrets
 import sqlite3
 from pathlib import Path
 
-from collector.errors import LedgerError, LedgerInUseError
+from collector.errors import DiskFullError, LedgerError, LedgerInUseError, NotStoredError
 from collector.runtime import file_lock
 from collector.runtime.file_lock import FileLock
 from collector.runtime.sqlite.file import SqliteKind, open_to_read, open_to_write
@@ -282,3 +282,10 @@ def _configure(db: sqlite3.Connection) -> None:
 def _name(db: sqlite3.Connection) -> None:
     insert = "INSERT INTO meta (key, value) VALUES ('ledger_id', ?)"
     db.execute(insert, (secrets.token_hex(16),))
+
+
+def not_stored(path: Path, error: Exception) -> NotStoredError:
+    """Return what an error of SQLite means for who stores: DiskFullError, or its parent."""
+    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        return DiskFullError(f"the disk under the ledger {path} is full")
+    return NotStoredError(f"the ledger {path} did not store: {error}")

@@ -80,16 +80,17 @@ def seqs_of(db: sqlite3.Connection, keys: Sequence[bytes]) -> Iterator[tuple[byt
             )
 
 
-def forget(db: sqlite3.Connection, *, before_millis: int, through_seq: int | None) -> None:
+def forget(db: sqlite3.Connection, *, before_millis: int, through_seq: int | None) -> bool:
     """Empty the older generation once all in it came before a moment, and make it the current one.
 
-    If `through_seq` is given, all ids in it must also be of reports up to that seq.
+    If `through_seq` is given, all ids in it must also be of reports up to that seq. Returns whether
+    it was emptied.
     """
     for table in _CURSORS:
         _merge_next(db, table, GENERATIONS[_current(db)], share=QUIET_SHARE)
     since_millis = int(_meta(db, "key_table_since") or 0)
     if since_millis >= before_millis:
-        return
+        return False
     row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'report'").fetchone()
     last_seq = row[0] if row else 0
     if through_seq is not None:
@@ -98,13 +99,14 @@ def forget(db: sqlite3.Connection, *, before_millis: int, through_seq: int | Non
             since_seq = str(last_seq)
             _set_meta(db, SINCE_SEQ, since_seq)
         if int(since_seq or 0) > through_seq:
-            return
+            return False
     received_at = db.execute("SELECT received_at FROM report ORDER BY seq DESC LIMIT 1").fetchone()
     other = 1 - _current(db)
     db.execute(f"DELETE FROM {GENERATIONS[other]}")
     _set_meta(db, "key_table", str(other))
     _set_meta(db, "key_table_since", str(received_at[0] if received_at else 0))
     _set_meta(db, SINCE_SEQ, str(last_seq))
+    return True
 
 
 def _meta(db: sqlite3.Connection, key: str) -> str | None:

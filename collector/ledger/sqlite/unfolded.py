@@ -6,7 +6,7 @@ is only a copy: after a crash, or a commit that failed, the next fold reads the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from collector.reports.report import DAY_MILLIS
 from collector.reports.sender_days import HOUR_MILLIS, HourBytes
@@ -116,6 +116,12 @@ class Unfolded:
             self._sums.add(rows)
             for sender, raw_bytes in sent:
                 self._sums.add_sent(sender, raw_bytes, received_at_millis=received_at_millis)
+
+    def keys(self) -> Iterator[bytes]:
+        """Yield the keys of all these reports."""
+        yield from self._keys
+        if self.folding is not None:
+            yield from self.folding.keys
 
     def seqs_of(self, keys: Sequence[bytes]) -> dict[bytes, int]:
         """Return those of the keys that a report has, with its seq."""

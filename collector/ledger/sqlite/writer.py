@@ -9,7 +9,7 @@ from pathlib import Path
 
 from msgspec.structs import astuple
 
-from collector.errors import DiskFullError, LedgerError, NotStoredError
+from collector.errors import LedgerError, NotStoredError
 from collector.ledger import Batch, Progress, Receipt
 from collector.ledger.capacity import Capacity, Room
 from collector.ledger.corrections import CORRECTED_REPORTS, SCOPE, Correction, Line
@@ -25,7 +25,8 @@ from collector.ledger.sqlite import key_index, rows
 from collector.ledger.sqlite import runs as sqlite_runs
 from collector.ledger.sqlite.commit_group import CommitGroup
 from collector.ledger.sqlite.database import SqliteDatabase
-from collector.ledger.sqlite.file import LEDGER, connect, lock
+from collector.ledger.sqlite.file import LEDGER, connect, lock, not_stored
+from collector.ledger.sqlite.key_filter import KeyFilter
 from collector.ledger.sqlite.series_ids import SeriesIds, SeriesKey
 from collector.ledger.sqlite.unfolded import REPORTS_PER_SLICE, Folding, Sums, Unfolded
 from collector.ledger.statistics_values import IdleSeries
@@ -53,15 +54,12 @@ class SqliteLedger:
         self.path = path
         self._lock = lock(path)
         check = check_noted if is_at_once else check_whole
+        self._is_run_noted = False
+        self._series = SeriesIds()
+        self._filter = KeyFilter(path)
         try:
             self._db = connect(path)
             check(LEDGER, self._db, path)
-        except BaseException:
-            self._lock.close()
-            raise
-        self._is_run_noted = False
-        self._series = SeriesIds()
-        try:
             with closed_on_fault(LEDGER, path, self._db):
                 self._load()
         except BaseException:
@@ -85,6 +83,8 @@ class SqliteLedger:
         self._series.clear()
         row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'report'").fetchone()
         self._last_seq: int = row[0] if row else 0
+        (first_seq,) = self._db.execute("SELECT min(seq) FROM report").fetchone()
+        self._first_seq: int = first_seq or self._last_seq + 1
         self._folded_seq = sqlite_fold.folded_seq(self._db)
         self._capacity = self._read_capacity()
         query = "SELECT report_key, seq FROM report WHERE seq > ? AND report_key IS NOT NULL"
@@ -107,6 +107,7 @@ class SqliteLedger:
 
     def close(self) -> None:
         """Close the file and let another process have it."""
+        self._filter.close()
         self._db.close()
         self._lock.close()
 
@@ -142,6 +143,7 @@ class SqliteLedger:
         With `defers_sums` the reports are stored, and in no sum before the next `fold`. What
         `alongside` writes is in the same commit; what it raises undoes all of it.
         """
+        self._filter.keep_up(self._last_seq - self._first_seq, self._unfolded.keys())
         with self._transaction():
             room = self._room_for(batches)
             group = CommitGroup(self._last_seq, room, received_at_millis)
@@ -149,6 +151,8 @@ class SqliteLedger:
             receipts = [self._take(batch, group, known) for batch in batches]
             if group.rows and not self._is_run_noted:
                 sqlite_runs.begin(self._db, after_seq=self._last_seq)
+            # whatever becomes of the commit
+            self._filter.add([row[1] for row in group.rows if row[1] is not None])
             rows.insert(self._db, _APPEND, group.rows)
             if alongside is not None:
                 alongside(self._database, receipts)
@@ -218,7 +222,7 @@ class SqliteLedger:
             if report.report_key is not None
         ]
         known = self._unfolded.seqs_of(keys)
-        known.update(key_index.seqs_of(self._db, keys))
+        known.update(key_index.seqs_of(self._db, self._filter.may_have(keys)))
         return known
 
     def _take(self, batch: Batch, group: CommitGroup, known: dict[bytes, int]) -> Receipt:
@@ -318,7 +322,8 @@ class SqliteLedger:
         yet stays; so does what is after `through_seq`, and its ids.
         """
         with self._transaction():
-            key_index.forget(self._db, before_millis=before_millis, through_seq=through_seq)
+            if key_index.forget(self._db, before_millis=before_millis, through_seq=through_seq):
+                self._filter.note_forgotten()
             last = self._folded_seq
             if keeps_unexported:
                 last = min(last, sql_export.state_of(self._database, Policy.RAW).seq)
@@ -391,10 +396,3 @@ class SqliteLedger:
             dropped = sql_series.drop(self._database, found)
         self._series.clear()
         return dropped
-
-
-def not_stored(path: Path, error: Exception) -> NotStoredError:
-    """Return what an error of SQLite means for who stores: DiskFullError, or its parent."""
-    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-        return DiskFullError(f"the disk under the ledger {path} is full")
-    return NotStoredError(f"the ledger {path} did not store: {error}")
