@@ -25,7 +25,7 @@ from collector.ledger.corrections import (
     refusal_of,
 )
 from collector.ledger.sql.corrected import CHOSEN, chosen
-from collector.ledger.sql.database import Database, added, first_row, one_row
+from collector.ledger.sql.database import Database, added, first_row, one_row, quotient
 from collector.ledger.sql.purge import dropped_days
 from collector.reports.report import DAY_MILLIS, MAX_AMOUNT_BYTES
 
@@ -235,6 +235,7 @@ def _add_up(db: Database, *, after: int, through: int) -> None:
         "JOIN series AS s ON s.id = l.series_id WHERE l.seq > :after AND l.seq <= :through"
     )
     dropped_day, dropped_seq = dropped_days(db)
+    day = quotient("r.reported_at", DAY_MILLIS)
     values = {
         **db.bounds(after=after, through=through),
         "dropped_day": dropped_day,
@@ -253,8 +254,8 @@ def _add_up(db: Database, *, after: int, through: int) -> None:
         f"""
         UPDATE usage_day SET {added("usage_day", "f")}, change_seq = f.seq
         FROM (
-            SELECT r.reported_at / {DAY_MILLIS} AS day, l.series_id, {_SUMS} {new}
-                AND NOT (r.reported_at / {DAY_MILLIS} < :dropped_day
+            SELECT {day} AS day, l.series_id, {_SUMS} {new}
+                AND NOT ({day} < :dropped_day
                     AND coalesce(l.voids_seq, 0) <= :dropped_seq)
             GROUP BY 1, 2
         ) AS f WHERE usage_day.day = f.day AND usage_day.series_id = f.series_id

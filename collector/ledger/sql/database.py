@@ -2,7 +2,7 @@
 
 A statement is SQL that SQLite and PostgreSQL execute alike, with parameters as `:name`:
 
-- `/` divides two integers, and drops the remainder;
+- two integers are divided by `quotient`: `/` gives some engines a decimal;
 - a sum of one user's amounts is `CAST(sum(…) AS bigint)`: PostgreSQL answers a decimal otherwise;
   one of many users' may be beyond 2^63, and is `Dialect.sum_of`;
 - the larger of two is a `CASE`: it is `max` in one engine and `greatest` in the other;
@@ -113,6 +113,14 @@ class Database(Protocol):
 def added(row: str, more: str, sums: Sequence[str] = SUMS) -> str:
     """Return the assignments that add the sums of `more` to those of `row`, for an UPDATE."""
     return ", ".join(f"{each} = {row}.{each} + {more}.{each}" for each in sums)
+
+
+def quotient(amount: str, by: int) -> str:
+    """Return the SQL for an integer divided by another, the remainder dropped.
+
+    PostgreSQL and SQLite divide so by themselves; other engines answer a decimal (CockroachDB).
+    """
+    return f"CAST({amount} / {by} AS bigint)"
 
 
 def later(row: str, more: str) -> str:

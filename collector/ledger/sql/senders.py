@@ -9,6 +9,7 @@ from collector.ledger.sql.database import (
     Database,
     first_row,
     one_row,
+    quotient,
     whole,
 )
 from collector.reports.report import DAY_MILLIS
@@ -72,7 +73,7 @@ def add(db: Database, *, after: int, through: int) -> dict[str, int]:
         FROM (
             {_hours_of(db, db.dialect.numbered)} GROUP BY 1, 2
         ) AS h LEFT JOIN sender_day AS d
-            ON d.day = h.hour / {HOURS_PER_DAY} AND d.sender = h.reporter
+            ON d.day = {quotient("h.hour", HOURS_PER_DAY)} AND d.sender = h.reporter
         """,
         db.bounds(after=after, through=through),
     )
@@ -107,7 +108,7 @@ def _grow(
 
 def _hours_of(db: Database, reports: str) -> str:
     return (
-        f"SELECT reporter, received_at / {HOUR_MILLIS} AS hour, "
+        f"SELECT reporter, {quotient('received_at', HOUR_MILLIS)} AS hour, "
         f"{db.dialect.sum_of('upload_bytes + download_bytes')} AS amount, "
         f"max(received_at) AS received_at FROM {reports} AS r"
     )
@@ -159,14 +160,15 @@ def _first_seq_since(db: Database, millis: int) -> int:
 
     If there is none, the seq after the last one.
     """
-    is_since = f"{db.dialect.received_at.replace(':seq', '(low + high) / 2')} >= :since"
+    middle = quotient("(low + high)", 2)
+    is_since = f"{db.dialect.received_at.replace(':seq', middle)} >= :since"
     text = f"""
         WITH RECURSIVE halved (low, high) AS (
             SELECT CAST({db.dialect.first_seq} AS bigint),
                 CAST({db.dialect.folded_seq} + 1 AS bigint)
             UNION ALL
-            SELECT CASE WHEN {is_since} THEN low ELSE (low + high) / 2 + 1 END,
-                CASE WHEN {is_since} THEN (low + high) / 2 ELSE high END
+            SELECT CASE WHEN {is_since} THEN low ELSE {middle} + 1 END,
+                CASE WHEN {is_since} THEN {middle} ELSE high END
             FROM halved WHERE low < high
         )
         SELECT coalesce(max(low), max(high)) FROM halved
