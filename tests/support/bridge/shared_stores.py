@@ -30,7 +30,7 @@ def _lead(link: PostgresLink, url: str, *, seconds: float = 300) -> Lease:
     if link.ask(shared_schema.version_of) != shared_schema.VERSION:
         shared_schema.prepare(url)
     lease = Lease(seconds)
-    link.ask(lambda db: db.execute("UPDATE lease SET expires_at = clock_timestamp()"))
+    link.ask(lambda db: db.execute("UPDATE lease SET expires_at = statement_timestamp()"))
     assert link.ask(lease.take)
     return lease
 

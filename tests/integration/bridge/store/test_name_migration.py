@@ -294,7 +294,7 @@ def _then_lose(url):
     copy = load(url)
     link = PostgresLink(url)
     other = Lease(60)
-    link.ask(lambda db: db.execute("UPDATE lease SET expires_at = clock_timestamp()"))
+    link.ask(lambda db: db.execute("UPDATE lease SET expires_at = statement_timestamp()"))
     assert link.ask(other.take)
     link.close()
     return copy
