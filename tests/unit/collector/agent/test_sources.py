@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from collector.agent import sources
 from collector.agent.errors import SourceError
 from collector.agent.sources import (
     hysteria2,
@@ -325,15 +328,13 @@ def test_a_moment_no_collector_takes_is_left_out_and_the_bytes_are_not(ts):
 
 
 PARSERS = [
-    outline.parse,
-    singbox.parse,
-    stats_service.parse,
-    xray.parse_vars,
-    xray.parse_statsquery,
-    hysteria2.parse,
-    wireguard.parse,
-    json_command.parse,
+    value
+    for each in pkgutil.iter_modules(sources.__path__)
+    for module in (importlib.import_module(f"{sources.__name__}.{each.name}"),)
+    for name, value in vars(module).items()
+    if name.startswith("parse") and value.__module__ == module.__name__
 ]
+"""Of every kind there is."""
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4)
@@ -344,7 +345,7 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("parse", PARSERS)
+@pytest.mark.parametrize("parse", PARSERS, ids=lambda parse: f"{parse.__module__}.{parse.__name__}")
 @given(body=st.binary(max_size=200) | JSON.map(encoded))
 def test_no_answer_whatever_it_is_does_more_than_fail_to_be_read(parse, body):
     try:
