@@ -13,7 +13,6 @@ from collector.metrics import Metrics
 from collector.parts import Collector
 from collector.reports.report import DAY_MILLIS
 from collector.reports.spikes import SHOWN_DAYS, BusyHour, by_reporter, describe, spikes_of
-from collector.schema import Policy
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +62,8 @@ async def refresh(collector: Collector) -> None:
     if free_bytes is not None:
         metrics.ledger_free_disk_bytes.set(free_bytes)
     if collector.exporter is not None:
-        for policy, seconds in settings.influx_retention_seconds.items():
+        for policy in settings.influxdb_kind.policies:
+            seconds = settings.influx_retention_seconds[policy]
             metrics.retention_seconds.labels(policy).set(seconds)
         await _refresh_lag(collector)
 
@@ -113,7 +113,8 @@ def _show_spikes(collector: Collector, spikes: Sequence[BusyHour]) -> None:
 
 async def _refresh_lag(collector: Collector) -> None:
     """Show how far the stream that is furthest behind is."""
-    backlogs = await collector.read(lambda reader: [reader.backlog(policy) for policy in Policy])
+    policies = collector.settings.influxdb_kind.policies
+    backlogs = await collector.read(lambda reader: [reader.backlog(policy) for policy in policies])
     now_millis = collector.now_millis()
     ages_millis = [
         now_millis - each.oldest_received_at_millis

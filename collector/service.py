@@ -15,6 +15,9 @@ import httpx
 from collector.influx.buckets import Buckets
 from collector.influx.client import Influx
 from collector.influx.exporter import Exporter
+from collector.influx.kinds import TargetKind
+from collector.influx.storage_watch import BucketStorage, Storage
+from collector.influx.victoria import VictoriaStorage
 from collector.intake.embedded import EmbeddedIngest
 from collector.intake.ingest import Ingest, IngestOptions
 from collector.intake.shared import SharedIngest
@@ -32,6 +35,7 @@ from collector.reports.server_bounds import ServerBounds
 from collector.runtime.http.body_memory import BodyMemoryBudget
 from collector.runtime.rate_limit import RateLimit
 from collector.runtime.wall_clock import wall_clock_millis
+from collector.schema import Policy
 from collector.settings import Settings
 from collector.sources.file import Sources
 
@@ -116,7 +120,7 @@ async def open_collector(
             reader=reader,
             ingest=ingest,
             influx=influx,
-            buckets=Buckets(access) if settings.influxdb_prepares_buckets else None,
+            storage=_storage(settings),
             retention_seconds=settings.influx_retention_seconds,
             now_millis=now_millis,
             metrics=metrics,
@@ -209,6 +213,16 @@ def _limits(settings: Settings, bounds: Bounds) -> Limits:
         request_bytes=bounds.request_bytes,
         request_setting=bounds.setting_of("request"),
     )
+
+
+def _storage(settings: Settings) -> Storage | None:
+    """Return what the export corrects or checks in the database it writes to."""
+    access, retention_seconds = settings.influx_access(), settings.influx_retention_seconds
+    if access.kind is TargetKind.VICTORIAMETRICS:
+        return VictoriaStorage(access, retention_seconds[Policy.RAW])
+    if not settings.prepares_buckets:
+        return None
+    return BucketStorage(Buckets(access), retention_seconds=retention_seconds)
 
 
 def _note_configured(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from collector.influx.kinds import TargetKind
 from collector.reports.byte_bounds import Bounds
 from collector.reports.identity import FIRST_PANEL
 from collector.reports.reporters import MIN_KEY_LENGTH
@@ -248,7 +249,7 @@ class Settings(SharedSettings):
     influxdb_prepares_buckets: bool = variable(
         "INFLUXDB_PREPARES_BUCKETS",
         "true",
-        "Create the buckets and set their retention; false if InfluxDB is not version 2.x",
+        "Create the buckets and set their retention; false if others do, or it is InfluxDB 1.8",
         FLAG,
     )
     influxdb_daily_days: int = variable(
@@ -257,6 +258,11 @@ class Settings(SharedSettings):
         "How long InfluxDB keeps a point per day and series; 0: for ever",
         whole(0, 36500),
     )
+
+    @property
+    def prepares_buckets(self) -> bool:
+        """Whether InfluxDB's buckets are created and their retention set; only 2.x has any."""
+        return self.influxdb_prepares_buckets and self.influxdb_kind is TargetKind.INFLUXDB
 
     @property
     def senders_url(self) -> str:

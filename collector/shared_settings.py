@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Self
 
 from collector.influx.access import InfluxAccess
-from collector.runtime.config.values import PATH, TEXT, WEB_URL, header_text, text, whole
+from collector.influx.kinds import TargetKind
+from collector.runtime.config.values import (
+    PATH,
+    TEXT,
+    WEB_URL,
+    header_text,
+    member_of,
+    text,
+    whole,
+)
 from collector.runtime.config.variables import Variable, read_variables, variable, variables_of
 from collector.runtime.http.strangers import forwarded_allow_ips
 
@@ -25,6 +34,12 @@ class SharedSettings:
     )
     influxdb_url: str = variable(
         "INFLUXDB_URL", "", "The URL of InfluxDB; empty: no time series are written", WEB_URL
+    )
+    influxdb_kind: TargetKind = variable(
+        "INFLUXDB_KIND",
+        "influxdb",
+        "What answers there: influxdb, influxdb3 or victoriametrics",
+        member_of(TargetKind),
     )
     influxdb_org: str = variable("INFLUXDB_ORG", "vpn", "InfluxDB's organization", TEXT)
     influxdb_token: str = variable(
@@ -62,4 +77,5 @@ class SharedSettings:
             org=self.influxdb_org,
             token=self.influxdb_token,
             token_file=self.influxdb_token_file,
+            kind=self.influxdb_kind,
         )

@@ -14,6 +14,7 @@ from collector.cli.output import console, second_text
 from collector.errors import InfluxUnauthorizedError, InfluxUnavailableError, SettingsError
 from collector.influx.access import InfluxAccess
 from collector.influx.buckets import Buckets, plan_buckets
+from collector.influx.kinds import TargetKind
 from collector.ledger import DeadLetter
 from collector.ledger.engines import backend_of
 from collector.runtime.cli import print_json
@@ -30,6 +31,15 @@ SET_UP_BEFORE = (
     "old INFLUXDB_ADMIN_TOKEN back (in Docker the file secrets/influxdb_admin_token), or start "
     "with an empty InfluxDB, which loses the time series but no total: docs/install.md"
 )
+_NOTHING_TO_PREPARE = {
+    TargetKind.INFLUXDB3: (
+        "make its databases and token with `influxdb3 create`, see docs/time-series.md"
+    ),
+    TargetKind.VICTORIAMETRICS: (
+        "it has neither buckets nor tokens; start it with -dedup.minScrapeInterval=1ms and a "
+        "-retentionPeriod of INFLUXDB_RAW_DAYS, see docs/time-series.md"
+    ),
+}
 
 
 def bootstrap(
@@ -41,6 +51,8 @@ def bootstrap(
     SettingsError.
     """
     access = _access(settings)
+    if reason := _NOTHING_TO_PREPARE.get(access.kind):
+        raise SettingsError(f"INFLUXDB_KIND is {access.kind}: {reason}")
     if not settings.influxdb_prepares_buckets:
         raise SettingsError(
             "INFLUXDB_PREPARES_BUCKETS is false: make the buckets and tokens with InfluxDB's own "
@@ -94,8 +106,9 @@ def _access(settings: Settings) -> InfluxAccess:
 def export_status(settings: Settings, *, as_json: bool = False) -> int:
     """Show the position of each stream; return exit code 1 while an error stops a stream."""
     reader = backend_of(settings.ledger_url).reader()
-    states = {policy: reader.export_state(policy) for policy in Policy}
-    backlogs = {policy: reader.backlog(policy) for policy in Policy}
+    policies = settings.influxdb_kind.policies
+    states = {policy: reader.export_state(policy) for policy in policies}
+    backlogs = {policy: reader.backlog(policy) for policy in policies}
     letters = reader.dead_letters(limit=SHOWN_DEAD_LETTERS)
     reader.close()
     is_stopped = any(state.problem for state in states.values())

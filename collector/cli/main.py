@@ -243,7 +243,7 @@ def _show_banner(settings: Settings, backend: LedgerBackend) -> None:
     if not settings.admin_key:
         lines.append("COLLECTOR_ADMIN_KEY is not set: the bridge and statistics are refused")
     lines.append(
-        f"InfluxDB {settings.influxdb_url}"
+        f"{settings.influxdb_kind.product} {settings.influxdb_url}"
         if settings.influxdb_url
         else "INFLUXDB_URL is not set: no time series are written"
     )

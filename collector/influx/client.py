@@ -26,7 +26,8 @@ from collector.errors import (
     SettingsError,
 )
 from collector.influx.access import InfluxAccess
-from collector.influx.outcome import Outcome, Retry, decide
+from collector.influx.kinds import TargetKind, numbers_only
+from collector.influx.outcome import Halt, Outcome, Retry, Stored, decide, other_kind
 from collector.runtime.http.retry_after import retry_after_seconds
 
 T = TypeVar("T")
@@ -41,7 +42,7 @@ MAX_REASON_LENGTH = 500
 
 
 def open_client(access: InfluxAccess) -> httpx.Client:
-    """Return an HTTP client with the token; SettingsError without a readable token.
+    """Return an HTTP client with the token; SettingsError without one that is needed.
 
     It follows no redirect, uses no proxy of the environment, and trusts the system's certificates,
     so that an InfluxDB's certificate may be of a private authority.
@@ -49,7 +50,7 @@ def open_client(access: InfluxAccess) -> httpx.Client:
     is_encrypted = httpx.URL(access.url).scheme == "https"
     return httpx.Client(
         base_url=access.url,
-        headers={b"authorization": f"Token {access.read_token()}".encode()},
+        headers=access.headers(),
         timeout=TIMEOUT,
         trust_env=False,
         verify=ssl.create_default_context() if is_encrypted else False,
@@ -78,6 +79,11 @@ class Influx:
         """Its URL."""
         return self._access.url
 
+    @property
+    def kind(self) -> TargetKind:
+        """What kind of database it is."""
+        return self._access.kind
+
     def token_fault(self) -> str:
         """Return why there is no token to be had; empty if there is one."""
         try:
@@ -91,22 +97,30 @@ class Influx:
 
         A token file that cannot be read yet is an outcome to retry.
         """
+        kind, sent = self.kind, lines
+        if kind is TargetKind.VICTORIAMETRICS:
+            sent = list(numbers_only(lines))
+            if lines and not sent:
+                return Stored()
         try:
             with self._connected() as client:
                 answer = client.post(
                     "/api/v2/write",
-                    params={"org": self._access.org, "bucket": bucket, "precision": "ns"},
-                    content=gzip.compress("\n".join(lines).encode(), GZIP_LEVEL),
+                    params=self._access.write_parameters(bucket),
+                    content=gzip.compress("\n".join(sent).encode(), GZIP_LEVEL),
                     headers=LINES,
                 )
         except httpx.HTTPError as error:
             return Retry(f"{self.url} does not answer: {type(error).__name__}")
         except SettingsError as error:
             return Retry(str(error))
+        if told := other_kind(kind, answer.headers):
+            return Halt(f"{self.url} is {told}")
         return decide(
             answer.status_code,
             answer.text,
             lines=len(lines),
+            kind=kind,
             retry_after_seconds=retry_after_seconds(
                 answer.headers.get("retry-after"), now=datetime.now(UTC)
             ),
@@ -117,6 +131,8 @@ class Influx:
 
         Raises InfluxUnavailableError, InfluxRefusedError, or SettingsError without a token.
         """
+        if reason := self._access.kind.reason_not_to_delete:
+            raise InfluxRefusedError(reason)
         with answered(self.url), self._connected() as client:
             answer = client.post(
                 "/api/v2/delete",
@@ -174,6 +190,8 @@ def answered(url: str) -> Iterator[None]:
 def refusal(url: str, status: int | None, text: str) -> InfluxError:
     """Return the error for an unsuccessful answer; without a status there was no answer."""
     message = f"{url} answers {status} {' '.join(text.split())}"[:MAX_REASON_LENGTH]
+    if "unsupported path requested" in text:
+        message += ": VictoriaMetrics says so; if it is one, set INFLUXDB_KIND=victoriametrics"
     if not status or status == 429 or status >= 500:
         return InfluxUnavailableError(message)
     return (InfluxUnauthorizedError if status == 401 else InfluxRefusedError)(message)

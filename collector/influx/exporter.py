@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from collector.errors import NotStoredError
-from collector.influx.bucket_watch import Buckets, BucketWatch
 from collector.influx.client import Influx
 from collector.influx.delivery import Delivered, deliver
 from collector.influx.outcome import Halt, Outcome, Retry
 from collector.influx.pages import PageReader
 from collector.influx.points import Page
+from collector.influx.storage_watch import Storage, StorageWatch
 from collector.influx.window import Flight, Result, Window
 from collector.intake.ingest import Ingest
 from collector.ledger import DeadLetter, Progress
@@ -64,7 +64,7 @@ class Step:
 
 
 class Exporter:
-    """Exports one ledger to one InfluxDB.
+    """Exports one ledger to one InfluxDB, or to another database that takes line protocol.
 
     `run` exports until cancelled; `step` moves the cursor of a stream by a page. `warnings` has the
     present problems. A fault of one stream, such as its bucket being gone, does not stop the other.
@@ -76,7 +76,7 @@ class Exporter:
         reader: LedgerReader,
         ingest: Ingest,
         influx: Influx,
-        buckets: Buckets | None,
+        storage: Storage | None,
         retention_seconds: Mapping[Policy, int],
         now_millis: Callable[[], int],
         metrics: Metrics,
@@ -85,8 +85,8 @@ class Exporter:
         self._reader = reader
         self._ingest = ingest
         self._influx = influx
-        self._watch = BucketWatch(
-            buckets,
+        self._watch = StorageWatch(
+            storage,
             retention_seconds=retention_seconds,
             monotonic_seconds=time.monotonic,
             log=log,
@@ -98,6 +98,7 @@ class Exporter:
             kept_seconds=self._watch.kept_seconds,
             now_millis=now_millis,
             page_rows=page_rows,
+            overwrites=influx.kind.overwrites,
         )
         self._readers = DaemonExecutor(len(Policy) + 1, thread_name_prefix="export-reader")
         self._writers = DaemonExecutor(
@@ -115,15 +116,15 @@ class Exporter:
 
     @property
     def warnings(self) -> list[str]:
-        """Return why points are not written now, and drift of the buckets."""
+        """Return why points are not written now, and drift of the database."""
         outages = [each for each in self._outages.values() if not each.is_up]
         problems = [self._watch.problem, *(f"{each.name}: {each.reason}" for each in outages)]
         return [each for each in problems if each]
 
     async def run(self) -> None:
-        """Prepare the buckets, then export until cancelled."""
+        """Prepare the database, then export until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for policy in Policy:
+            for policy in self._influx.kind.policies:
                 tasks.create_task(self._follow(policy), name=f"export-{policy}")
 
     async def close(self) -> None:
@@ -133,7 +134,7 @@ class Exporter:
         self._influx.close()
 
     async def prepare(self) -> None:
-        """Create and correct the buckets, as far as the token may, if a check is due.
+        """Correct the database, as far as the token may, if a check is due.
 
         Drift that remains is a warning, and the running export checks again.
         """

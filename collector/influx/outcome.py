@@ -1,19 +1,27 @@
 """Decides from the answer to a write what to do with its lines.
 
 Pure. Statuses as InfluxDB 2.x gives them (`http/write_handler.go`, and Telegraf's `influxdb_v2`
-output for what clients make of them); 1.x answers 400 where 2.x answers 422.
+output for what clients make of them); 1.x answers 400 where 2.x answers 422. InfluxDB 3 answers 400
+for lines that it refuses and 422 where it has reached a limit (`influxdb3_server/src/http.rs` of
+3.10). VictoriaMetrics 1.79 passes over a line that it cannot read, later ones answer 400.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from collector.influx.kinds import TargetKind
 
 MAX_REASON_LENGTH = 500
 LONGEST_RETRY_AFTER_SECONDS = 900.0
 _DROPPED = re.compile(r"dropped=(\d+)")
 _EXPIRED = re.compile(r"\b(?:outside|beyond) retention policy\b")
 """How 2.9 and 1.x say it; every partial write ends in `for retention policy: NAME`."""
+_UNKNOWN_ROUTE = "unsupported path requested"
+_OF_VICTORIAMETRICS = "x-server-hostname"
+_OF_INFLUXDB = "x-influxdb-build"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +65,12 @@ Outcome = Stored | Retry | Split | Drop | Halt
 
 
 def decide(
-    status: int, message: str, *, lines: int, retry_after_seconds: float | None = None
+    status: int,
+    message: str,
+    *,
+    lines: int,
+    retry_after_seconds: float | None = None,
+    kind: TargetKind = TargetKind.INFLUXDB,
 ) -> Outcome:
     """Return the outcome of a write of `lines` lines.
 
@@ -66,6 +79,8 @@ def decide(
     reason = " ".join([str(status), *message.split()])[:MAX_REASON_LENGTH]
     if status == 204:
         return Stored()
+    if fault := _fault(status, message, kind):
+        return Halt(f"{reason}: {fault}")
     if status in {400, 422}:
         # A partial write: the other lines are stored, and writing them again is harmless.
         dropped = _DROPPED.search(message)
@@ -87,6 +102,26 @@ def decide(
     if status == 404 and message.lstrip().startswith("{"):  # as InfluxDB says it
         return Halt(f"{reason}: run `traffic-collector bootstrap`, or correct INFLUXDB_ORG")
     return Halt(f"{reason}: this is not InfluxDB's answer to a write; correct INFLUXDB_URL")
+
+
+def _fault(status: int, message: str, kind: TargetKind) -> str | None:
+    """Return what an operator has to correct where the answer is no verdict on a line."""
+    if status == 422 and kind is TargetKind.INFLUXDB3:
+        return "it takes no more databases, tables or columns: drop some, or raise its limits"
+    if status == 400 and _UNKNOWN_ROUTE in message:
+        return "VictoriaMetrics does not take writes there; correct INFLUXDB_URL"
+    return None
+
+
+def other_kind(kind: TargetKind, headers: Mapping[str, str]) -> str | None:
+    """Return what answered, and what to set, if the headers show that it is another kind."""
+    is_victoria = headers.get(_OF_VICTORIAMETRICS) is not None
+    is_influx = headers.get(_OF_INFLUXDB) is not None
+    if kind is TargetKind.VICTORIAMETRICS and is_influx and not is_victoria:
+        return "an InfluxDB: set INFLUXDB_KIND=influxdb, or influxdb3"
+    if kind is not TargetKind.VICTORIAMETRICS and is_victoria and not is_influx:
+        return "a VictoriaMetrics: set INFLUXDB_KIND=victoriametrics"
+    return None
 
 
 def _bounded(seconds: float | None) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from collector.influx.points import Page, daily_page, raw_page
+from collector.influx.points import Page, daily_page, raw_page, sample_page
 from collector.influx.server_sums import block_start
 from collector.ledger import ReportRow
 from collector.ledger.ports import LedgerReader
@@ -17,7 +17,8 @@ RETENTION_MARGIN_MILLIS = 60_000
 class PageReader:
     """Reads the rows of each stream after a position; any number of threads.
 
-    `kept_seconds` says for how long a stream's points are kept; 0 is for ever.
+    `kept_seconds` says for how long a stream's points are kept; 0 is for ever. Without
+    `overwrites`, pages are for a database in which no point takes the place of another one.
     """
 
     def __init__(
@@ -27,11 +28,13 @@ class PageReader:
         kept_seconds: Callable[[Policy], int],
         now_millis: Callable[[], int],
         page_rows: int,
+        overwrites: bool = True,
     ) -> None:
         self._reader = reader
         self._kept_seconds = kept_seconds
         self._now_millis = now_millis
         self._page_rows = page_rows
+        self._overwrites = overwrites
 
     def after(self, policy: Policy, seq: int) -> Page | None:
         """Return the page after a position; None at the end of the ledger."""
@@ -44,11 +47,14 @@ class PageReader:
         reports = self._reader.reports_after(seq, limit=limit)
         if not reports:
             return None
+        is_full = len(reports) == limit
+        if not self._overwrites:
+            return sample_page(reports, oldest_millis=oldest_millis, is_full=is_full)
         return raw_page(
             reports,
             oldest_millis=oldest_millis,
             earlier=self._before_in_block(seq),
-            is_full=len(reports) == limit,
+            is_full=is_full,
         )
 
     def _rows_after(self, seq: int) -> int:

@@ -2,7 +2,8 @@
 
 A point's timestamp is the report's time in milliseconds, with the sequence number in the digits
 below (`ordered_nanos`). So reports of the same millisecond do not overwrite each other, and a point
-that is written again overwrites itself.
+that is written again overwrites itself. For a database that knows milliseconds only it is the
+report's second, with the number in the milliseconds.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ from collector.schema import TRAFFIC
 
 Row = TypeVar("Row", ReportRow, DayRow)
 REMEMBERED_SERIES = 100_000
+MILLIS_PER_SECOND = 1000
+SAMPLES_PER_SECOND = 997
+"""The samples of a series that a second has room for. A prime: senders repeat their lists of users,
+whose lengths are round, and reports a multiple of it apart would share a sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,13 @@ def raw_page(
         voided = (row.voids_seq for row in rows if row.voids_seq is not None)
         rewrites_seq = max((seq for seq in voided if seq <= before_seq), default=0)
     return Page(
-        *_encode(rows, at_millis=_reported_at, spell=_spell_report, oldest_millis=oldest_millis),
+        *_encode(
+            rows,
+            at_millis=_reported_at,
+            spell=_spell_report,
+            oldest_millis=oldest_millis,
+            key_of=_key,
+        ),
         to_seq=rows[-1].seq,
         sums=sum_lines(rows, earlier=earlier, oldest_millis=oldest_millis),
         is_full=is_full,
@@ -70,10 +81,34 @@ def raw_page(
     )
 
 
+def sample_page(rows: Sequence[ReportRow], *, oldest_millis: int, is_full: bool = False) -> Page:
+    """Encode a line per report for a database that never overwrites a sample, in milliseconds.
+
+    A report that takes back another one has negative amounts in place of overwriting it.
+    """
+    return Page(
+        *_encode(
+            rows,
+            at_millis=_reported_at,
+            spell=_spell_sample,
+            oldest_millis=oldest_millis,
+            key_of=_sample_key,
+        ),
+        to_seq=rows[-1].seq,
+        is_full=is_full,
+    )
+
+
 def daily_page(rows: Sequence[DayRow], *, oldest_millis: int, is_full: bool = False) -> Page:
     """Encode a line per series and day; `rows` are in the order of `change_seq`, not empty."""
     return Page(
-        *_encode(rows, at_millis=_day_millis, spell=_spell_day, oldest_millis=oldest_millis),
+        *_encode(
+            rows,
+            at_millis=_day_millis,
+            spell=_spell_day,
+            oldest_millis=oldest_millis,
+            key_of=_key,
+        ),
         to_seq=rows[-1].change_seq,
         is_full=is_full,
         keys=frozenset((row.username, row.server, row.port, row.protocol, row.day) for row in rows),
@@ -86,6 +121,7 @@ def _encode(
     at_millis: Callable[[Row], int],
     spell: Callable[[Row], str],
     oldest_millis: int,
+    key_of: Callable[[str, str, int, str], str],
 ) -> tuple[list[str], list[Refused], int]:
     lines: list[str] = []
     refused: list[Refused] = []
@@ -95,7 +131,7 @@ def _encode(
             expired += 1
             continue
         try:
-            key = _key(row.username, row.server, row.port, row.protocol)
+            key = key_of(row.username, row.server, row.port, row.protocol)
         except UnwritableError as error:
             refused.append(Refused(repr(row), str(error)))
             continue
@@ -122,6 +158,16 @@ def _spell_report(row: ReportRow) -> str:
     )
 
 
+def _spell_sample(row: ReportRow) -> str:
+    second_millis = row.reported_at_millis // MILLIS_PER_SECOND * MILLIS_PER_SECOND
+    at_millis = second_millis + row.seq % SAMPLES_PER_SECOND
+    return (
+        f"upload_bytes={row.upload_bytes}i,download_bytes={row.download_bytes}i,"
+        f"billed_bytes={row.billed_bytes}i,connections={row.connections}i "
+        f"{at_millis * NANOS_PER_MILLI}"
+    )
+
+
 def _spell_day(row: DayRow) -> str:
     return (
         f"upload_bytes={row.upload_bytes}i,download_bytes={row.download_bytes}i,"
@@ -135,3 +181,9 @@ def _spell_day(row: DayRow) -> str:
 def _key(username: str, server: str, port: int, protocol: str) -> str:
     tags = {"user": username, "server": server, "port": str(port), "protocol": protocol}
     return series_key(TRAFFIC.name, tags)
+
+
+@lru_cache(maxsize=REMEMBERED_SERIES)
+def _sample_key(username: str, server: str, port: int, protocol: str) -> str:
+    """Return the series as VictoriaMetrics reads it, for which a backslash is escaped, too."""
+    return _key(*(each.replace("\\", "\\\\") for each in (username, server)), port, protocol)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -191,18 +192,20 @@ async def _ask_influxdb(settings: Settings) -> SeriesObservation:
     url = settings.influxdb_url
     if not url:
         return SeriesObservation()
+    kind = settings.influxdb_kind
+    seen = SeriesObservation(
+        url=url, product=kind.product, without_dashboards=kind.reason_without_dashboards
+    )
     influx = Influx(settings.influx_access())
     if fault := influx.token_fault():
-        return SeriesObservation(url=url, error=fault)
+        return replace(seen, error=fault)
     try:
         outcome = await asyncio.to_thread(influx.write, Policy.RAW.bucket, [])
     finally:
         influx.close()
     if isinstance(outcome, Retry | Halt):  # else the token is accepted, and only the body refused
-        return SeriesObservation(
-            url=url, error=outcome.reason, is_passing=isinstance(outcome, Retry)
-        )
-    return SeriesObservation(url=url)
+        return replace(seen, error=outcome.reason, is_passing=isinstance(outcome, Retry))
+    return seen
 
 
 async def _ask_grafana(url: str) -> SeriesObservation:

@@ -60,6 +60,9 @@ def examine(seen: Observations) -> list[Finding]:
     influxdb = _influxdb(seen.influxdb)
     known = [each.text for each in (*found, influxdb) if each.level is not Level.OK]
     found += [*_bridge(seen.bridge, known), influxdb]
+    if text := seen.influxdb.without_dashboards:
+        subject = seen.influxdb.product
+        found.append(Finding(subject=subject, check="dashboards", level=Level.NOTE, text=text))
     if grafana := _grafana(seen):
         found.append(grafana)
     return found
@@ -223,12 +226,14 @@ def _influxdb(seen: SeriesObservation) -> Finding:
         level, text = (Level.NOTE if seen.is_passing else Level.WRONG), seen.error
     else:
         level, text = Level.OK, f"{seen.url} accepts the token for its bucket"
+        if seen.product == "VictoriaMetrics":
+            text = f"{seen.url} takes points"
     start = (
         "check that it runs and that INFLUXDB_URL is its address; reports are stored meanwhile, "
         "and exported later"
     )
     todo = start if level is Level.NOTE else ""
-    return Finding(subject="InfluxDB", check="writable", level=level, text=text, todo=todo)
+    return Finding(subject=seen.product, check="writable", level=level, text=text, todo=todo)
 
 
 def _grafana(seen: Observations) -> Finding | None:

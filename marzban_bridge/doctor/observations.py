@@ -75,6 +75,10 @@ class SeriesObservation:
     error: str = ""
     is_passing: bool = False
     """Whether the error may end without anyone doing something, as an outage does."""
+    product: str = "InfluxDB"
+    """Which product it is; others take points as well."""
+    without_dashboards: str = ""
+    """Why the dashboards do not read it; empty if they do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,9 +35,11 @@ OURS = {name for name, each in SERVICES.items() if each["image"] == IMAGE}
 SECRETS = STACK["secrets"]
 PROGRAMS = {"collector": collector.settings, "bridge": marzban_bridge.config.settings}
 NOT_PASSED = {
-    # the last: its InfluxDB is a 2.x of its own
-    "collector": {"INFLUXDB_TOKEN", "INFLUXDB_ADMIN_TOKEN", "INFLUXDB_PREPARES_BUCKETS"},
-    "bridge": {"INFLUXDB_TOKEN"},
+    # the last ones: its InfluxDB is a 2.x of its own
+    "collector": {
+        *("INFLUXDB_TOKEN", "INFLUXDB_ADMIN_TOKEN", "INFLUXDB_PREPARES_BUCKETS", "INFLUXDB_KIND")
+    },
+    "bridge": {"INFLUXDB_TOKEN", "INFLUXDB_KIND"},
 }
 EXAMPLE = dotenv_values(ROOT / ".env.example")
 DEMO = dotenv_values(ROOT / "demo.env")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from collector.errors import InfluxRefusedError, InfluxUnavailableError, SettingsError
+from collector.influx.kinds import TargetKind
 from collector.influx.outcome import Drop, Halt, Outcome, Retry, Split, Stored, decide
 from collector.schema import Policy
 
@@ -16,6 +17,7 @@ class FakeInflux:
     """Stands in for the writer; the same series and timestamp overwrite each other."""
 
     url: str = "http://influx.test"
+    kind: TargetKind = TargetKind.INFLUXDB
     points: dict[tuple[str, str, str], str] = field(default_factory=dict)
     is_down: bool = False
     retry_after_seconds: float | None = None

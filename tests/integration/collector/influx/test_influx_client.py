@@ -15,7 +15,9 @@ from collector.errors import InfluxRefusedError, InfluxUnavailableError
 from collector.influx.access import InfluxAccess
 from collector.influx.buckets import Buckets
 from collector.influx.client import Influx, open_client
-from collector.influx.outcome import Retry, Stored
+from collector.influx.kinds import TargetKind
+from collector.influx.outcome import Halt, Retry, Stored
+from collector.influx.victoria import VictoriaStorage
 from tests.support.fixed_answers import Server, serving
 
 LINE = "m v=1i 1"
@@ -135,6 +137,31 @@ def test_an_answer_that_is_no_success_says_whether_to_try_again(status, expected
             Buckets(access).current_seconds()
         with closing(Influx(access)) as influx, pytest.raises(expected, match=f"{status}"):
             influx.delete_before("traffic/raw", datetime(2026, 1, 1, tzinfo=UTC))
+
+
+def test_another_program_in_place_of_a_victoriametrics_is_said_to_be_one():
+    with serving(Server(200, body=b"process_cpu_seconds_total 5")) as server:
+        access = access_to(server.url, token="", kind=TargetKind.VICTORIAMETRICS)
+        with pytest.raises(InfluxRefusedError, match=f"{server.url}.*INFLUXDB_KIND"):
+            VictoriaStorage(access, raw_seconds=86_400).check()
+    ((_, path, headers),) = server.asked
+    assert path == "/metrics"
+    assert "authorization" not in {each.lower() for each in headers}, "it needs no token"
+
+
+def test_an_influxdb_3_that_is_full_of_databases_waits_for_the_operator_and_drops_no_point():
+    """As its sources answer (`influxdb3_server/src/http.rs` of 3.10); none was run."""
+    body = b'{"error":"Adding a new database would exceed limit of 5 databases","data":null}'
+    with serving(Server(422, body=body)) as server:
+        access = access_to(server.url, kind=TargetKind.INFLUXDB3)
+        with closing(Influx(access)) as influx:
+            outcome = influx.write("traffic/raw", [LINE])
+            with pytest.raises(InfluxRefusedError, match="retention of its databases"):
+                influx.delete_before("traffic/raw", datetime(2026, 1, 1, tzinfo=UTC))
+        (asked,) = server.asked
+    assert isinstance(outcome, Halt)
+    assert "drop some" in outcome.reason
+    assert asked[1] == "/api/v2/write?org=vpn&bucket=traffic%2Fraw&precision=ns"
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from collector.influx.kinds import TargetKind
 from marzban_bridge.doctor.findings import Level, examine, is_healthy
 from marzban_bridge.doctor.observations import (
     BridgeObservation,
@@ -193,3 +194,21 @@ def test_every_panel_has_its_lines():
         "clock",
         "webhook",
     ]
+
+
+def test_a_database_that_no_dashboard_reads_is_named_with_the_dashboards_that_are_empty():
+    kind = TargetKind.VICTORIAMETRICS
+    observation = SeriesObservation(
+        url="u", product=kind.product, without_dashboards=kind.reason_without_dashboards
+    )
+    found = [
+        each
+        for each in examine(replace(WELL, influxdb=observation))
+        if each.subject == "VictoriaMetrics"
+    ]
+    assert [(each.check, each.level) for each in found] == [
+        ("writable", Level.OK),
+        ("dashboards", Level.NOTE),
+    ]
+    assert "Overview" in found[1].text
+    assert is_healthy(found)

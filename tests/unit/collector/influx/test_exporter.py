@@ -19,7 +19,9 @@ from collector.influx.exporter import (
     Exporter,
     Step,
 )
+from collector.influx.kinds import TargetKind
 from collector.influx.outcome import Retry
+from collector.influx.storage_watch import BucketStorage
 from collector.intake.embedded import EmbeddedIngest
 from collector.intake.ingest import IngestOptions
 from collector.ledger.corrections import Kind, Wanted
@@ -69,7 +71,7 @@ class World:
             reader=self.reader,
             ingest=self.ingest,
             influx=self.influx,
-            buckets=self.buckets,
+            storage=BucketStorage(self.buckets, retention_seconds=KEPT),
             retention_seconds=KEPT,
             now_millis=lambda: self.now_millis,
             metrics=self.metrics,
@@ -114,6 +116,25 @@ async def test_every_report_becomes_a_point_and_every_day_a_sum(world):
     assert world.influx.sums(RAW) == (9, 28 + 1100, 56 + 4)
     assert world.influx.sums(DAILY) == (3, 28 + 1100, 56 + 4)
     assert world.sample("collector_export_points_total", stream="raw") == 9
+
+
+async def test_to_victoriametrics_go_reports_alone_and_none_is_overwritten(tmp_path):
+    world = World(tmp_path)
+    world.influx.kind = TargetKind.VICTORIAMETRICS
+    async with world.running():
+        await world.store(*[report(up=n) for n in range(1, 8)])
+        beside(world.place.path).ask_correction(VOID, asked_at_millis=0)
+        await world.ingest.run(_correct)
+        await world.store(report(up=100))
+        running = asyncio.create_task(world.exporter.run())
+        async with asyncio.timeout(60):
+            while world.reader.backlog(RAW).reports:
+                await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.wait([running])
+        assert world.influx.sums(RAW)[:2] == (15, 100), "seven were taken back"
+        assert world.influx.sums(RAW, measurement="server_traffic")[0] == 0
+        assert world.influx.sums(DAILY)[0] == 0
 
 
 async def test_pages_are_bounded_and_follow_each_other_at_once(world):
@@ -468,7 +489,7 @@ def _is_problem(world: World) -> bool:
 async def test_a_warning_about_buckets_ends_by_itself_once_the_cause_is_gone(
     world, monkeypatch, problem
 ):
-    monkeypatch.setattr("collector.influx.bucket_watch.CHECK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("collector.influx.storage_watch.CHECK_AGAIN_SECONDS", 0.0)
     monkeypatch.setattr("collector.influx.exporter.IDLE_SECONDS", 0.01)
     monkeypatch.setattr("collector.influx.exporter.GATHER_SECONDS", dict.fromkeys(Policy, 0.01))
     for name, value in problem.items():

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from collector.influx.outcome import MAX_REASON_LENGTH, Drop, Halt, Retry, Split, Stored, decide
+from collector.influx.kinds import TargetKind
+from collector.influx.outcome import (
+    MAX_REASON_LENGTH,
+    Drop,
+    Halt,
+    Retry,
+    Split,
+    Stored,
+    decide,
+    other_kind,
+)
 
 MALFORMED = '{"code":"invalid","message":"unable to parse \'x\': missing fields"}'
 PARTIAL = '{"code":"unprocessable entity","message":"partial write: type conflict dropped=3"}'
@@ -96,3 +106,46 @@ def test_a_reason_is_one_line_of_bounded_length():
     reason = decide(500, "a\n b\t" + "x" * 10_000, lines=1).reason
     assert reason.startswith("500 a b x")
     assert len(reason) == MAX_REASON_LENGTH
+
+
+LIMIT_3 = '{"error":"Adding a new database would exceed limit of 5 databases","data":null}'
+NO_ROUTE = 'requestURI: /api/v2/write; unsupported path requested: "/api/v2/write"'
+NO_LINE = "cannot process influx line protocol data: cannot unmarshal InfluxDB line"
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "message", "lines", "outcome"),
+    [
+        (TargetKind.INFLUXDB3, 422, LIMIT_3, 1, Halt),  # a line is no fault of a limit
+        (TargetKind.INFLUXDB3, 400, PARTIAL_3, 10, Split),
+        (TargetKind.INFLUXDB3, 400, PARTIAL_3, 1, Drop),
+        (TargetKind.VICTORIAMETRICS, 204, "", 10, Stored),
+        (TargetKind.VICTORIAMETRICS, 400, NO_LINE, 10, Split),
+        (TargetKind.VICTORIAMETRICS, 400, NO_LINE, 1, Drop),
+        (TargetKind.VICTORIAMETRICS, 400, NO_ROUTE, 10, Halt),
+        (TargetKind.VICTORIAMETRICS, 503, "read-only", 10, Retry),
+        (TargetKind.INFLUXDB, 400, NO_ROUTE, 1, Halt),
+    ],
+)
+def test_what_an_answer_means_follows_from_the_kind_too(kind, status, message, lines, outcome):
+    assert type(decide(status, message, lines=lines, kind=kind)) is outcome
+
+
+@pytest.mark.parametrize(
+    ("kind", "headers", "told"),
+    [
+        (
+            TargetKind.INFLUXDB,
+            {"x-server-hostname": "h", "x-influxdb-version": "1.8.0"},
+            "Victoria",
+        ),
+        (TargetKind.INFLUXDB, {"x-influxdb-build": "OSS", "x-influxdb-version": "v2.9.1"}, None),
+        (TargetKind.INFLUXDB, {}, None),
+        (TargetKind.VICTORIAMETRICS, {"x-influxdb-build": "OSS"}, "INFLUXDB_KIND=influxdb"),
+        (TargetKind.VICTORIAMETRICS, {"x-server-hostname": "h"}, None),
+        (TargetKind.VICTORIAMETRICS, {}, None),  # a proxy may take it away
+    ],
+)
+def test_another_kind_than_the_set_one_is_known_by_its_headers(kind, headers, told):
+    found = other_kind(kind, headers)
+    assert (found is None) if told is None else (told in found)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.influx.lines import NANOS_PER_MILLI, ordered_nanos
-from collector.influx.points import daily_page, raw_page
+from collector.influx.points import daily_page, raw_page, sample_page
 from collector.ledger import DayRow, ReportRow
 from collector.reports.report import DAY_MILLIS
 from collector.schema import DAILY_TRAFFIC, TRAFFIC
@@ -115,3 +115,21 @@ class TestWhichPagesMayBeWrittenTogether:
         ]
         assert not pages[0].keys.isdisjoint(pages[1].keys)
         assert pages[0].keys.isdisjoint(pages[2].keys)
+
+
+class TestSamplesOfADatabaseThatKnowsMilliseconds:
+    def test_a_sample_has_the_number_of_its_report_in_the_milliseconds_of_its_second(self):
+        page = sample_page([row(5 * 997 + 7), row(5 * 997 + 8)], oldest_millis=0)
+        assert [each.rpartition(" ")[2] for each in page.lines] == [
+            "1700000000007000000",
+            "1700000000008000000",
+        ]
+
+    def test_taking_a_report_back_is_a_sample_of_its_own_below_zero(self):
+        page = sample_page([row(7), void(8, voids=7)], oldest_millis=0)
+        assert "upload_bytes=-10i,download_bytes=-20i,billed_bytes=-60i" in page.lines[1]
+        assert (page.sums, page.rewrites_seq, page.to_seq) == ((), 0, 8)
+
+    def test_a_backslash_is_escaped_as_well(self):
+        (line,) = sample_page([row(server="a\\ b")], oldest_millis=0).lines
+        assert "server=a\\\\\\ b," in line

@@ -6,7 +6,12 @@ import logging
 
 import pytest
 
-from collector.influx.bucket_watch import CHECK_AGAIN_SECONDS, DRIFT_SECONDS, BucketWatch
+from collector.influx.storage_watch import (
+    CHECK_AGAIN_SECONDS,
+    DRIFT_SECONDS,
+    BucketStorage,
+    StorageWatch,
+)
 from collector.schema import Policy
 from tests.support.collector.fake_influx import FakeBuckets
 
@@ -22,8 +27,8 @@ class Stand:
     def __init__(self) -> None:
         self.buckets = FakeBuckets()
         self.now_seconds = 1000.0
-        self.watch = BucketWatch(
-            self.buckets,
+        self.watch = StorageWatch(
+            BucketStorage(self.buckets, retention_seconds=KEPT),
             retention_seconds=KEPT,
             monotonic_seconds=lambda: self.now_seconds,
             log=logging.getLogger("test"),

@@ -1,4 +1,4 @@
-"""Watches the buckets while the export runs: mends what has drifted, or says what to do.
+"""Watches the database while the export runs: mends what has drifted, or says what to do.
 
 A token of least privilege sees the buckets it may read, and no organization; it cannot create or
 correct any. So a bucket that is not seen may be there all the same: only a write to it tells.
@@ -8,18 +8,42 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from collector.errors import CollectorError, InfluxRefusedError, InfluxUnavailableError
 from collector.influx.buckets import BucketChange, plan_buckets
 from collector.runtime.outage import Outage
 from collector.schema import Policy
 
+log = logging.getLogger(__name__)
+
 CHECK_AGAIN_SECONDS = 30.0
-"""How long after a problem the buckets are checked again: `bootstrap`, which may run beside the
-collector, may have solved it."""
+"""How long after a problem the next check is made: `bootstrap`, which may run beside the collector,
+may have solved it."""
 DRIFT_SECONDS = 300.0
-"""How often buckets without a problem are checked, since an operator may change or delete one."""
+"""How often a database without a problem is checked, since an operator may change it."""
+
+
+class Checked(NamedTuple):
+    """The result of a check."""
+
+    kept_seconds: Mapping[Policy, int]
+    """For how long points are kept, as far as that is seen; 0 is for ever."""
+    problem: str | None
+    """What an operator has to correct."""
+
+
+class Storage(Protocol):
+    """What is to be as it is set; blocking."""
+
+    @property
+    def name(self) -> str:
+        """What it is, in the plural."""
+        ...
+
+    def check(self) -> Checked:
+        """Correct what may be, and return what remains; raises CollectorError."""
+        ...
 
 
 class Buckets(Protocol):
@@ -38,30 +62,30 @@ class Buckets(Protocol):
         ...
 
 
-class BucketWatch:
-    """Keeps the buckets of one InfluxDB as configured, as far as the token may.
+class StorageWatch:
+    """Keeps a database as configured, as far as the token may.
 
-    `check` is called from one thread at a time. Without `buckets`, others see to them.
+    `check` is called from one thread at a time. Without `storage`, others see to it.
     """
 
     def __init__(
         self,
-        buckets: Buckets | None,
+        storage: Storage | None,
         *,
         retention_seconds: Mapping[Policy, int],
         monotonic_seconds: Callable[[], float],
         log: logging.Logger,
     ) -> None:
-        self._buckets = buckets
+        self._storage = storage
         self._desired_seconds = retention_seconds
         self._monotonic_seconds = monotonic_seconds
-        self._log = log
-        self._current_seconds: dict[Policy, int] = {}
+        self._kept_seconds: Mapping[Policy, int] = {}
         self._due_at_seconds = 0.0
+        self._name = storage.name if storage else ""
         self._drift = Outage(
-            "buckets",
+            "storage",
             fails="%s",
-            works="the buckets of InfluxDB are as they are set",
+            works=f"{self._name} are as they are set",
             log=log,
             levels=(logging.WARNING, logging.WARNING),
             tells_all=True,
@@ -74,11 +98,11 @@ class BucketWatch:
 
     @property
     def is_due(self) -> bool:
-        """Whether the buckets are to be checked now."""
-        return self._buckets is not None and self._monotonic_seconds() >= self._due_at_seconds
+        """Whether a check is to be made now."""
+        return self._storage is not None and self._monotonic_seconds() >= self._due_at_seconds
 
     def hasten(self) -> None:
-        """Have the buckets checked at the next opportunity: a write was refused."""
+        """Have a check made at the next opportunity: a write was refused."""
         self._due_at_seconds = 0.0
 
     def forget(self) -> None:
@@ -87,26 +111,26 @@ class BucketWatch:
         self.hasten()
 
     def kept_seconds(self, policy: Policy) -> int:
-        """Return for how long points are kept: as set, or shorter if the bucket is; 0 is ever."""
-        both = (self._desired_seconds[policy], self._current_seconds.get(policy, 0))
+        """Return for how long points are kept: as set, or shorter if that is seen; 0 is ever."""
+        both = (self._desired_seconds[policy], self._kept_seconds.get(policy, 0))
         return min(filter(None, both), default=0)
 
     def check(self) -> bool:
-        """Create and correct the buckets, as far as the token may; return whether InfluxDB answers.
+        """Correct what has drifted, as far as the token may; return whether there is an answer.
 
         Logs what changed, and what an operator has to do. Never raises.
         """
-        if self._buckets is None:
+        if self._storage is None:
             return False
         pause_seconds = DRIFT_SECONDS
         try:
-            drift = self._mend(self._buckets)
+            self._kept_seconds, drift = self._storage.check()
         except InfluxUnavailableError:
             return False  # the export logs it; the next check is due at once
         except CollectorError as error:
-            drift = f"the buckets of InfluxDB could not be checked: {error}"
+            drift = f"{self._name} could not be checked: {error}"
         except Exception as error:  # noqa: BLE001 - logged; a defect must not stop the export
-            drift = f"the buckets of InfluxDB could not be checked: unexpected {error!r}"
+            drift = f"{self._name} could not be checked: unexpected {error!r}"
             self._drift.failed(drift, defect=error)
         if drift is None:
             self._drift.recovered()
@@ -116,13 +140,31 @@ class BucketWatch:
         self._due_at_seconds = self._monotonic_seconds() + pause_seconds
         return True
 
-    def _mend(self, buckets: Buckets) -> str | None:
-        """Correct what the token may; return the drift that remains, with what to do."""
-        seen = buckets.current_seconds()
+
+class BucketStorage:
+    """The buckets of an InfluxDB 2.x: missing ones are created, and their retention is corrected.
+
+    `check` is called from one thread at a time.
+    """
+
+    name = "the buckets of InfluxDB"
+
+    def __init__(self, buckets: Buckets, *, retention_seconds: Mapping[Policy, int]) -> None:
+        self._buckets = buckets
+        self._desired_seconds = retention_seconds
+        self._known: set[Policy] = set()
+        """Buckets that were there at the last check."""
+
+    def check(self) -> Checked:
+        """Correct what the token may; return what remains, with what to do.
+
+        Raises InfluxError, or SettingsError without a token.
+        """
+        seen = self._buckets.current_seconds()
         left: list[str] = []
         for change in plan_buckets(self._desired_seconds, seen):
             try:
-                buckets.apply([change])
+                self._buckets.apply([change])
             except InfluxRefusedError as error:
                 if change.from_seconds is not None:
                     left.append(
@@ -131,20 +173,21 @@ class BucketWatch:
                 continue  # one that is not seen may be there: a write to it says if it is not
             seen[change.policy.bucket] = change.to_seconds
             self._log_change(change)
-        self._current_seconds = {each: seen[each.bucket] for each in Policy if each.bucket in seen}
+        kept_seconds = {each: seen[each.bucket] for each in Policy if each.bucket in seen}
+        self._known = set(kept_seconds)
         try:
-            if buckets.map_default():
-                self._log.info("InfluxDB: queries that name no policy read %s", Policy.RAW.bucket)
+            if self._buckets.map_default():
+                log.info("InfluxDB: queries that name no policy read %s", Policy.RAW.bucket)
         except InfluxRefusedError:
             pass  # only an operator's token may see to that: `bootstrap` has, or the buckets say so
-        return "; ".join(left) or None
+        return Checked(kept_seconds, "; ".join(left) or None)
 
     def _log_change(self, change: BucketChange) -> None:
-        if change.from_seconds is None and change.policy in self._current_seconds:
-            self._log.warning(
+        if change.from_seconds is None and change.policy in self._known:
+            log.warning(
                 "InfluxDB: bucket %s was deleted and is created again, empty: "
                 "`traffic-collector export rebuild` writes again what the ledger keeps",
                 change.policy.bucket,
             )
         else:
-            self._log.info("InfluxDB: %s: done", change)
+            log.info("InfluxDB: %s: done", change)
