@@ -1,10 +1,14 @@
 """Reports a second of 1, 2 and 4 collectors on one PostgreSQL, an embedded ledger beside them.
 
-    uv run --group bench python benchmarks/scale.py [--rounds 3] [--seconds 10]
+    uv run --group bench python benchmarks/scale.py [--rounds 3] [--seconds 10] [--only-adding-up]
 
 Everything shares this machine's cores: collectors, PostgreSQL and the sender. So it shows what a
 report costs each of them, and whether collectors stand in each other's way; how far more machines
 go is worked out from that in docs/scale.md. PostgreSQL is durable (fsync, synchronous commits).
+
+Adding up is measured by itself, too: reports are stored, then numbered, then added up by so many
+partitions at once. If partitions do not stand in each other's way, the server's processor time for
+a report stays the same, and no session waits for a lock.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import socket
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -36,12 +41,21 @@ import random  # noqa: E402
 import httpx  # noqa: E402
 import msgspec  # noqa: E402
 
+from collector.ledger.postgres.writer import PostgresLedger  # noqa: E402
+from collector.reports.report import Report  # noqa: E402
 from tests.support.collector.collector_process import ADMIN_KEY, KEY, CollectorProcess  # noqa: E402
+from tests.support.collector.ledgers import NOON_MILLIS, batch, report  # noqa: E402
 from tests.support.engines.postgres_server import PostgresServer, describe  # noqa: E402
 
 USERS, SERVERS = 20_000, 3
 LOADS = {"batches of 1,000": (1000, 8), "batches of 50": (50, 32), "single reports": (1, 128)}
 """Reports in a request, and over how many connections."""
+PARTITIONS = {"1 partition": (1, 1), "2, 1 collector": (2, 1), "4, 1 collector": (4, 1)}
+PARTITIONS |= {"2, 2 collectors": (2, 2), "4, 4 collectors": (4, 4)}
+"""Partitions, and the collectors that add them up."""
+ADDED_REPORTS = 200_000
+GROUP_REPORTS = 1000
+SAMPLE_SECONDS = 0.005
 console = Console(width=120)
 
 
@@ -58,6 +72,23 @@ class Run:
     """That of PostgreSQL, with what adding up costs it."""
     log_bytes: float
     """What PostgreSQL wrote ahead for one report."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddingUp:
+    """What storing, numbering and adding up the same reports took."""
+
+    stored_micros: float
+    """Processor time of PostgreSQL for one report; so are the next two."""
+    numbered_micros: float
+    added_micros: float
+    added_per_second: float
+    locked_percent: float
+    """How often a session that adds up was seen to wait for another's row."""
+    other_percent: float
+    """How often it was seen to wait for the log's or a page's turn, or for a table to grow."""
+    log_bytes: float
+    """What adding up wrote ahead for one report."""
 
 
 class Postgres:
@@ -87,11 +118,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--only-adding-up", action="store_true")
     arguments = parser.parse_args()
     console.print(f"{os.cpu_count()} cores for all; {describe()}")
     postgres = Postgres()
     runs: dict[tuple[str, str], list[Run]] = {}
     try:
+        measure_adding_up(postgres, rounds=arguments.rounds)
+        if arguments.only_adding_up:
+            return 0
         for number in range(arguments.rounds):
             for load in LOADS:
                 for kind in ("embedded", "1 collector", "2 collectors", "4 collectors"):
@@ -152,6 +187,132 @@ def measure(kind: str, load: str, postgres: Postgres, *, seconds: float) -> Run:
         server_micros=0 if kind == "embedded" else server_seconds / reports * 1e6,
         log_bytes=0 if kind == "embedded" else log_bytes / reports,
     )
+
+
+def measure_adding_up(postgres: Postgres, *, rounds: int) -> None:
+    """Add up the same reports by different numbers of partitions, in turns; print the medians."""
+    found: dict[str, list[AddingUp]] = {}
+    for number in range(rounds):
+        for kind, (partitions, collectors) in PARTITIONS.items():
+            took = add_up(postgres, partitions, collectors)
+            found.setdefault(kind, []).append(took)
+            console.print(f"round {number + 1}: {kind}: {took.added_per_second:,.0f} sums/s")
+    table = Table(title=f"adding up {ADDED_REPORTS:,} reports", title_justify="left")
+    columns = {
+        "added up/s": ("added_per_second", "{:,.0f}"),
+        "adding up": ("added_micros", "{:.1f} µs"),
+        "numbering": ("numbered_micros", "{:.1f} µs"),
+        "storing": ("stored_micros", "{:.1f} µs"),
+        "waits for rows": ("locked_percent", "{:.1f} %"),
+        "for pages": ("other_percent", "{:.1f} %"),
+        "written ahead": ("log_bytes", "{:,.0f} B"),
+    }
+    for column in ("", *columns):
+        table.add_column(column, justify="right" if column else "left")
+    for kind, each in found.items():
+        medians = (
+            text.format(statistics.median(getattr(one, name) for one in each))
+            for name, text in columns.values()
+        )
+        table.add_row(kind, *medians)
+    console.print(table)
+
+
+def add_up(postgres: Postgres, partitions: int, collectors: int) -> AddingUp:
+    """Store reports, number them, and have each partition added up by a thread."""
+    url = postgres.server.url(postgres.server.new_database())
+    with contextlib.ExitStack() as stack:
+        ledgers = [
+            stack.enter_context(contextlib.closing(PostgresLedger(url, partitions=partitions)))
+            for _ in range(collectors)
+        ]
+        ledgers[0].record([batch(*_reports(1000))], received_at_millis=NOON_MILLIS)
+        for name in range(0, USERS, GROUP_REPORTS):  # every series there will be
+            every = [
+                _report(user, n) for user in range(name, name + GROUP_REPORTS) for n in range(3)
+            ]
+            ledgers[0].record([batch(*every)], received_at_millis=NOON_MILLIS)
+        cpu = [postgres.cpu_seconds()]
+        for _ in range(ADDED_REPORTS // GROUP_REPORTS):
+            reports = _reports(GROUP_REPORTS)
+            ledgers[0].record([batch(*reports)], received_at_millis=NOON_MILLIS, defers_sums=True)
+        cpu.append(postgres.cpu_seconds())
+        waits = _Waits(url)
+        stack.callback(waits.close)
+        numbered = added = took = 0.0
+        written = 0
+        while ledgers[0]._number():  # noqa: SLF001 - a round, as `lead` has it
+            cpu.append(postgres.cpu_seconds())
+            written -= postgres.log_position()
+            took += _add_up_round(ledgers, partitions, waits)
+            written += postgres.log_position()
+            cpu.append(postgres.cpu_seconds())
+            numbered, added = numbered + cpu[-2] - cpu[-3], added + cpu[-1] - cpu[-2]
+        added -= waits.cpu_seconds()
+    return AddingUp(
+        stored_micros=(cpu[1] - cpu[0]) / ADDED_REPORTS * 1e6,
+        numbered_micros=numbered / ADDED_REPORTS * 1e6,
+        added_micros=added / ADDED_REPORTS * 1e6,
+        added_per_second=ADDED_REPORTS / took,
+        locked_percent=waits.percent("Lock/transactionid", "Lock/tuple"),
+        other_percent=waits.percent("LWLock", "Lock/extend"),
+        log_bytes=written / ADDED_REPORTS,
+    )
+
+
+def _add_up_round(ledgers: Sequence[PostgresLedger], partitions: int, waits: _Waits) -> float:
+    """Add up what is numbered, all partitions at once; return how many seconds that took."""
+    threads = [
+        threading.Thread(target=_add_up_all, args=(ledgers[part % len(ledgers)], part))
+        for part in range(partitions)
+    ]
+    started_at = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        waits.sample()
+        time.sleep(SAMPLE_SECONDS)
+    return time.perf_counter() - started_at
+
+
+def _add_up_all(ledger: PostgresLedger, part: int) -> None:
+    while ledger.add_up(part):
+        pass
+
+
+class _Waits:
+    """What the sessions that add up wait for, sampled."""
+
+    def __init__(self, url: str) -> None:
+        self._db = psycopg.connect(url, autocommit=True)
+        self._pid = self._db.info.backend_pid
+        self._kinds: list[str] = []
+
+    def sample(self) -> None:
+        query = (
+            "SELECT coalesce(wait_event_type || '/' || wait_event, '') FROM pg_stat_activity "
+            "WHERE state = 'active' AND datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        self._kinds += [kind for (kind,) in self._db.execute(query)]
+
+    def percent(self, *kinds: str) -> float:
+        found = sum(each.startswith(kinds) for each in self._kinds)
+        return found / max(1, len(self._kinds)) * 100
+
+    def cpu_seconds(self) -> float:
+        return _cpu_seconds(self._pid)
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def _reports(count: int) -> list[Report]:
+    return [_report(_dice.randrange(USERS), _dice.randrange(SERVERS)) for _ in range(count)]
+
+
+def _report(user: int, server: int) -> Report:
+    key = os.urandom(8).hex()
+    return report(f"user{user}", server=f"server-{server}", up=1000, down=9000, key=key)
 
 
 def until_added_up(port: int) -> None:
