@@ -34,7 +34,7 @@ class Members:
     """The collectors of a ledger, as one of them sees them; for one thread at a time."""
 
     def __init__(self, *, holder: str, lease_seconds: float) -> None:
-        self.token = secrets.token_hex(8)
+        self.name = secrets.token_hex(8)
         self.is_able = True
         """Whether this collector can add up; while it cannot, it has others take its partitions."""
         self._holder = holder
@@ -50,32 +50,32 @@ class Members:
             db.execute(
                 "INSERT INTO adder AS a (token, holder, beats) VALUES (%s, %s, 1) "
                 "ON CONFLICT (token) DO UPDATE SET beats = a.beats + 1",
-                (self.token, self._holder),
+                (self.name, self._holder),
             )
             self._beat_at_seconds, self._is_listed = now_seconds, True
         rows = db.execute("SELECT token, beats FROM adder").fetchall()
         self._note(dict(rows), now_seconds)
-        for token in self._gone_for(FORGOTTEN_LEASES * self._lease_seconds, now_seconds):
-            beats, _ = self._seen.pop(token)
-            db.execute("DELETE FROM adder WHERE token = %s AND beats = %s", (token, beats))
+        for name in self._gone_for(FORGOTTEN_LEASES * self._lease_seconds, now_seconds):
+            beats, _ = self._seen.pop(name)
+            db.execute("DELETE FROM adder WHERE token = %s AND beats = %s", (name, beats))
         gone = self._gone_for(self._lease_seconds, now_seconds)
-        return share_of(self.token, [each for each in self._seen if each not in gone], parts)
+        return share_of(self.name, [each for each in self._seen if each not in gone], parts)
 
     @property
     def _beat_seconds(self) -> float:
         return min(BEAT_SECONDS, self._lease_seconds / 4)
 
     def _note(self, beats: dict[str, int], now_seconds: float) -> None:
-        for token, count in beats.items():
-            if token != self.token and self._seen.get(token, (None, 0.0))[0] != count:
-                self._seen[token] = (count, now_seconds)
-        for token in self._seen.keys() - beats.keys():
-            del self._seen[token]
+        for name, count in beats.items():
+            if name != self.name and self._seen.get(name, (None, 0.0))[0] != count:
+                self._seen[name] = (count, now_seconds)
+        for name in self._seen.keys() - beats.keys():
+            del self._seen[name]
 
     def _gone_for(self, seconds: float, now_seconds: float) -> list[str]:
-        return [token for token, (_, at) in self._seen.items() if now_seconds - at > seconds]
+        return [name for name, (_, at) in self._seen.items() if now_seconds - at > seconds]
 
     def leave(self, db: Db) -> None:
         """Remove this collector, so that the others take its partitions at once."""
         if self._is_listed:
-            db.execute("DELETE FROM adder WHERE token = %s", (self.token,))
+            db.execute("DELETE FROM adder WHERE token = %s", (self.name,))
