@@ -255,7 +255,7 @@ def _bridge_of(
         reconciler=Reconciler(
             store=store,
             panel=panel,
-            settler=parts.settler,
+            batches=parts.batches,
             reader=parts.reader,
             evaluator=parts.evaluator,
             trust=parts.trust,

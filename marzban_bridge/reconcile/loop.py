@@ -1,7 +1,9 @@
-"""The loop over one panel: settles queued users at once, and all users in periodic passes.
+"""The loops over one panel: one settles queued users at once, one all users in periodic passes.
 
-A failure of the panel is retried with backoff; state is kept, and the outage is logged once. It
-does not affect the loops of other panels.
+They run beside each other, so that neither waits for the other: a pass over many users takes
+minutes at a slow panel, and so does writing the limits of many. A failure of the panel is retried
+with backoff; state is kept, and the outage is logged once. It does not affect the loops of other
+panels.
 """
 
 from __future__ import annotations
@@ -10,8 +12,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from collector.runtime.outage import Outage
 from marzban_bridge.clock import Clock
@@ -25,7 +26,6 @@ from marzban_bridge.metrics import Metrics
 from marzban_bridge.panels.check import PanelCheck
 from marzban_bridge.panels.names import FIRST_PANEL
 from marzban_bridge.panels.port import Panel
-from marzban_bridge.panels.users import PanelUser
 from marzban_bridge.reconcile.pass_result import PassResult
 from marzban_bridge.reconcile.reseller_watch import ResellerWatch
 from marzban_bridge.reconcile.standstill import Standstill
@@ -33,36 +33,20 @@ from marzban_bridge.reconcile.stopped_admins import StoppedAdmins
 from marzban_bridge.reconcile.trust.panel_trust import PanelTrust
 from marzban_bridge.reconcile.trust.rollback_check import RollbackCheck
 from marzban_bridge.reconcile.trust.twin_panels import TwinPanels
-from marzban_bridge.reconcile.users.chunk import CONCURRENT_USERS, Chunk
+from marzban_bridge.reconcile.users.batches import BatchSettler, Settled
 from marzban_bridge.reconcile.users.evaluation import Evaluator, Preview
-from marzban_bridge.reconcile.users.online import OnlineUsers
-from marzban_bridge.reconcile.users.reader import CHUNK, UserReader
-from marzban_bridge.reconcile.work_queue import Urgency, WorkQueue
+from marzban_bridge.reconcile.users.reader import UserReader
+from marzban_bridge.reconcile.work_queue import WorkQueue
 from marzban_bridge.store.metas import PANEL_IS, PASS_POSITION
 from marzban_bridge.store.store import Store
 
 log = logging.getLogger(__name__)
 
-URGENT_IN_A_ROW = 4
-"""The number of chunks of queued users between two chunks of a pass, so that a pass is not starved.
-
-A pass settles users that cross a limit; users whose published limit only moves are queued.
-"""
 PROGRESS_LOG_SECONDS = 10.0
 VOUCH_SECONDS = 30.0
 """The longest wait at the start for the collector's record of the store's position."""
-
-
-class SettlesUsers(Protocol):
-    """What settles the users of a panel once they are read from it."""
-
-    def take_in(
-        self, users: Mapping[str, PanelUser | None], *, read_at: float
-    ) -> dict[str, PanelUser | None]:
-        """Settle those users of whom nothing is news; return the others."""
-
-    async def settle(self, key: str, user: PanelUser | None, *, read_at: float) -> None:
-        """Settle one user; None when the panel did not list it. Raises the panel's errors."""
+SUSPENDED_SECONDS = 1.0
+"""How soon queued users are settled after a suspension has ended."""
 
 
 class Reconciler:
@@ -76,7 +60,7 @@ class Reconciler:
         *,
         store: Store,
         panel: Panel,
-        settler: SettlesUsers,
+        batches: BatchSettler,
         reader: UserReader,
         evaluator: Evaluator,
         trust: PanelTrust,
@@ -92,7 +76,7 @@ class Reconciler:
     ) -> None:
         self._store = store
         self._panel = panel
-        self._settler = settler
+        self._batches = batches
         self._reader = reader
         self._evaluator = evaluator
         self._trust = trust
@@ -103,10 +87,10 @@ class Reconciler:
         self._metrics = metrics
         self._pass_seconds = pass_seconds
         self._standstill = standstill
-        self._online = OnlineUsers()
         self._pass: AsyncIterator[list[str]] | None = None
-        self._pass_started_at = self._next_pass_at = 0.0
-        self._urgent_in_a_row = 0
+        self._pass_started_at = self._next_pass_at = self._resume_at = 0.0
+        self._pass_was_asked = asyncio.Event()
+        self._standstills_before_outage = 0
         self.panel_check: PanelCheck | None = None
         """The result of the last check: the bridge's admin, and the panel's version."""
         self.stopped_admins = stopped_admins
@@ -121,7 +105,7 @@ class Reconciler:
     def begin_pass(self) -> None:
         """Begin a pass now; one that is under way is ended."""
         self._pass, self._next_pass_at = None, time.monotonic()
-        self._queue.wake()
+        self._pass_was_asked.set()
 
     async def previews(self) -> AsyncIterator[Preview]:
         """Yield what a pass would do for each user of the panel; changes and stores nothing."""
@@ -144,68 +128,109 @@ class Reconciler:
             self._greet_panel(), self._rollback_check.wait_checked(longest_seconds=VOUCH_SECONDS)
         )
         self._next_pass_at = time.monotonic()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._run_passes())
+                tasks.create_task(self._run_queue())
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from group
+
+    async def _run_passes(self) -> None:
+        """Settle all users in passes, and watch a panel or a store that is suspended."""
         while True:
             if self._store.suspended:
                 await self._wait_while_store_suspended()
                 continue
-            try:
-                async with self._standstill.step():
-                    pause_seconds = await self._work()
-            except PanelError as error:
-                self._leave_pass()
-                pause_seconds = self._note_outage(error)
+            pause_seconds = await self._try(self._continue_pass)
             if pause_seconds is None:
-                await self._queue.wait(self._next_pass_at)
+                await self._wait_for_pass()
+            else:
+                await self._standstill.sleep(pause_seconds)
+
+    async def _run_queue(self) -> None:
+        """Settle queued users."""
+        while True:
+            pause_seconds = await self._try(self._settle_next)
+            if pause_seconds is None:
+                await self._queue.wait()
             elif pause_seconds:
                 await self._standstill.sleep(pause_seconds)
 
-    async def _work(self) -> float | None:
-        """Make a step; return the seconds to pause after it, None to wait for work."""
+    async def _try(self, step: Callable[[], Awaitable[float | None]]) -> float | None:
+        """Make a step, unless the panel is left alone after a failure; return the next pause."""
+        if pause_seconds := self._seconds_until_retry():
+            return pause_seconds
+        try:
+            async with self._standstill.step():
+                return await step()
+        except PanelError as error:
+            return self._note_outage(error)
+
+    async def _continue_pass(self) -> float | None:
+        """Settle a chunk of a pass; return the seconds to pause after it, None until a pass is due.
+
+        Raises PanelError when the panel as a whole cannot be reached.
+        """
         if self._store.suspended:
             return 0.0
         if self._store.suspension.reasons:
             return await self._check_suspended_panel()
-        return 0.0 if await self._step() else None
+        if self._pass is None and time.monotonic() < self._next_pass_at:
+            return None
+        try:
+            await self._settle_chunk()
+        except PanelError:
+            self._leave_pass()
+            raise
+        return 0.0
 
-    async def _step(self) -> bool:
-        """Settle a chunk of queued users, or of a pass; return whether there was work.
-
-        Raises PanelError when the panel as a whole cannot be reached.
-        """
-        if self._pass is None and time.monotonic() >= self._next_pass_at:
+    async def _settle_chunk(self) -> None:
+        if self._pass is None:
             await self.check_panel()
             await self.resellers.begin_pass()
             self._pass, self._pass_started_at = self._lap(), time.monotonic()
-            self._online.take()
-            self._urgent_in_a_row = 0
-        is_turn_of_pass = self._pass is not None and self._urgent_in_a_row >= URGENT_IN_A_ROW
-        if not self._queue.is_empty and not is_turn_of_pass:
-            self._urgent_in_a_row += 1
-            await self._settle_urgent()
-            return True
-        self._urgent_in_a_row = 0
-        if self._pass is None:
-            return False
+            self._batches.online.take()
         keys = await anext(self._pass, None)
         if keys is None:
             self._pass = None
             self._next_pass_at = self._finish_pass(self._pass_started_at)
         else:
-            await self._settle_all(keys, defers_publishes=True)
-        return True
+            self._note_settled(await self._batches.settle_pass(keys, leaves_queued=True))
+
+    async def _wait_for_pass(self) -> None:
+        """Return when a pass is due, or was asked for."""
+        self._pass_was_asked.clear()
+        pause_seconds = max(0.01, self._next_pass_at - time.monotonic())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_seconds):
+                await self._pass_was_asked.wait()
+
+    async def _settle_next(self) -> float | None:
+        """Settle a batch of queued users; return the seconds to pause, None if none is queued."""
+        if self._trust.is_suspended:
+            return min(SUSPENDED_SECONDS, self._pass_seconds)
+        if self._queue.is_empty:
+            return None
+        await self._settle_urgent()
+        return 0.0
 
     async def _settle_urgent(self) -> int:
-        """Settle the next chunk of the queue; return how many users failed."""
-        batch = self._queue.get(limit=CHUNK, few=CONCURRENT_USERS)
-        keys, left = list(batch.since_seconds), list[str]()
+        """Settle the next batch of the queue; return how many users failed."""
+        batch = self._batches.get_queued()
         try:
-            failures = await self._settle_all(keys, gave_way=left if batch.gives_way else None)
+            settled = await self._batches.settle_queued(batch)
         except PanelError:
-            self._queue.done(batch, left=keys)
+            self._queue.done(batch, left=batch.since_seconds)
             raise
-        for waited_seconds in self._queue.done(batch, left=left):
+        for waited_seconds in self._queue.done(batch, left=settled.left):
             self._metrics.reaction_seconds.observe(waited_seconds)
-        return failures
+        self._note_settled(settled)
+        return settled.failures
+
+    def _note_settled(self, settled: Settled) -> None:
+        self.resellers.note_changes()
+        if settled.evaluated:
+            self._note_up()
 
     async def check_panel(self) -> PanelCheck:
         """Read the bridge's admin and the panel's version; log what changed since the last check.
@@ -238,6 +263,7 @@ class Reconciler:
     def _note_up(self) -> None:
         self.panel_outage.recovered()
         self._metrics.panel_up.set(1)
+        self._resume_at = 0.0
 
     def _leave_pass(self) -> None:
         """End a pass early: the next one begins at once and continues after the last user.
@@ -272,13 +298,27 @@ class Reconciler:
         return pause_seconds
 
     def _note_outage(self, error: PanelError) -> float:
-        """Record an outage of the panel; return the seconds until the next try."""
+        """Record an outage of the panel; return the seconds until the next try.
+
+        An outage that both loops run into is recorded once.
+        """
+        if pause_seconds := self._seconds_until_retry():
+            return pause_seconds
         self._metrics.soft_errors.labels(source="panel").inc()
         self._metrics.panel_up.set(0)
         asked_seconds = None
         if isinstance(error, PanelUnavailableError):
             asked_seconds = error.retry_after_seconds
-        return self.panel_outage.failed(str(error), asked_seconds=asked_seconds)
+        pause_seconds = self.panel_outage.failed(str(error), asked_seconds=asked_seconds)
+        self._resume_at = time.monotonic() + pause_seconds
+        self._standstills_before_outage = self._standstill.times
+        return pause_seconds
+
+    def _seconds_until_retry(self) -> float:
+        """Return how long the panel is left alone; a rebase or a release ends that."""
+        if self._standstill.times != self._standstills_before_outage:
+            return 0.0
+        return max(0.0, self._resume_at - time.monotonic())
 
     async def pass_over_all(self) -> PassResult:
         """Settle every user once. Raises the panel's error when it cannot be reached."""
@@ -297,7 +337,9 @@ class Reconciler:
         started_at = logged_at = time.monotonic()
         users = failures = 0
         async for keys in self._reader.chunks():
-            failures += await self._settle_all(keys, defers_publishes=True)
+            settled = await self._batches.settle_pass(keys)
+            self._note_settled(settled)
+            failures += settled.failures
             users += len(keys)
             if time.monotonic() - logged_at >= PROGRESS_LOG_SECONDS:
                 logged_at = time.monotonic()
@@ -323,7 +365,7 @@ class Reconciler:
         self._note_up()
         seconds = time.monotonic() - started_at
         self._show_counts()
-        self._metrics.online_users.set(self._online.take())
+        self._metrics.online_users.set(self._batches.online.take())
         self._metrics.last_pass_timestamp_seconds.set(self._clock().timestamp())
         self._metrics.pass_seconds.set(seconds)
         return started_at + max(self._pass_seconds, 2 * seconds)
@@ -351,45 +393,3 @@ class Reconciler:
                 self._store.set_meta(self._position, left[-1])
             if len(left) < len(keys):
                 return
-
-    async def _settle_all(
-        self,
-        keys: Sequence[str],
-        *,
-        defers_publishes: bool = False,
-        gave_way: list[str] | None = None,
-    ) -> int:
-        """Settle these users; return how many failed.
-
-        `defers_publishes`: users whose published limit only moves are queued instead. `gave_way`:
-        receives the users that were not begun when a more urgent one was queued. Raises when the
-        panel as a whole cannot be reached or refuses the sign-in.
-        """
-        keys = [key for key in keys if self._reader.is_due(key)]
-        if not keys:
-            return 0
-        read_at = time.monotonic()
-        users = await self._reader.read(keys)
-        if defers_publishes:
-            self._online.add(users.values(), now=self._clock())
-        users = self._settler.take_in(users, read_at=read_at)
-        if defers_publishes:
-            moving = [
-                key for key, user in users.items() if user and self._evaluator.only_moves(key, user)
-            ]
-            self._queue.add(moving, Urgency.PUBLISH)
-            users = {key: user for key, user in users.items() if key not in set(moving)}
-        chunk = Chunk(
-            settle=self._settler.settle,
-            panel=self._panel,
-            named=self._store.placement.public_name,
-            gives_way=lambda: gave_way is not None and self._queue.has(Urgency.CROSSING),
-        )
-        failures = await chunk.settle(users, read_at=read_at)
-        if gave_way is not None:
-            gave_way += chunk.left
-        self.resellers.note_changes()
-        self._metrics.evaluations.inc(len(keys))
-        self._note_up()
-        self._metrics.soft_errors.labels(source="user").inc(failures)
-        return failures

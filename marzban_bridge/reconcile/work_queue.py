@@ -8,12 +8,11 @@ moves. Within each of the two the order is first in, first out; a name is queued
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from itertools import islice
 from typing import Protocol
 
 CROSSINGS_IN_A_ROW = 4
@@ -76,7 +75,11 @@ class WorkQueue:
         self._users = users
         self._names = names
         self._monotonic_seconds = monotonic_seconds
-        self._waiting: dict[Urgency, dict[str, float]] = {each: {} for each in Urgency}
+        self._waiting: dict[Urgency, OrderedDict[str, float]] = {
+            each: OrderedDict() for each in Urgency
+        }
+        """By urgency, since when each user is queued. A plain dictionary keeps the places of those
+        taken from its head, and looks through them at each batch."""
         self._crossings_in_a_row = 0
         self._news = asyncio.Event()
 
@@ -136,8 +139,8 @@ class WorkQueue:
 
     def _take(self, urgency: Urgency, count: int, *, gives_way: bool) -> Batch:
         waiting = self._waiting[urgency]
-        keys = list(islice(waiting, count))
-        since_seconds = {key: waiting.pop(key) for key in keys}
+        taken = (waiting.popitem(last=False) for _ in range(min(count, len(waiting))))
+        since_seconds = dict(taken)
         return Batch(urgency=urgency, since_seconds=since_seconds, gives_way=gives_way)
 
     def done(self, batch: Batch, *, left: Iterable[str] = ()) -> list[float]:
@@ -148,9 +151,11 @@ class WorkQueue:
         """
         now_seconds = self._monotonic_seconds()
         returned = {key: batch.since_seconds.get(key, now_seconds) for key in left}
-        known = set().union(*self._waiting.values())
-        waits = {key: at for key, at in returned.items() if key not in known}
-        self._waiting[batch.urgency] = waits | self._waiting[batch.urgency]
+        waiting = self._waiting[batch.urgency]
+        for key, since_seconds in reversed(returned.items()):
+            if not any(key in each for each in self._waiting.values()):
+                waiting[key] = since_seconds
+                waiting.move_to_end(key, last=False)
         settled = batch.since_seconds.items()
         return [now_seconds - at for key, at in settled if key not in returned]
 
@@ -159,19 +164,11 @@ class WorkQueue:
         for waiting in self._waiting.values():
             waiting.clear()
 
-    def wake(self) -> None:
-        """Make `wait` return although no user is queued."""
-        self._news.set()
-
-    async def wait(self, until_seconds: float) -> None:
-        """Return when a user is queued, after `wake`, or at this time of the queue's clock."""
+    async def wait(self) -> None:
+        """Return when a user is queued."""
         self._news.clear()
-        if not self.is_empty:
-            return
-        pause_seconds = max(0.01, until_seconds - self._monotonic_seconds())
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(pause_seconds):
-                await self._news.wait()
+        if self.is_empty:
+            await self._news.wait()
 
 
 class OtherQueues:

@@ -104,6 +104,10 @@ class Usage:
             counted_from_seq=self._corrections.counted_from(username),
         )
 
+    def names_to_correct(self, key: str) -> list[str]:
+        """Return the reported names of an account that have corrections."""
+        return [name for name in self.reported_names(key) if self._corrections.of(name)]
+
     def keys_reported_after(self, change_seq: int) -> list[str]:
         """Return the account keys with usage that was read after a change number."""
         query = "SELECT DISTINCT account_key FROM external_usage WHERE change_seq > ?"

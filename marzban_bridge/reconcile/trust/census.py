@@ -90,10 +90,9 @@ class Census:
             return True
         return self._is_first_asked(key, user) and self._is_nobody_left(readings)
 
-    def is_as_before(self, key: str, user: PanelUser) -> bool:
+    def is_as_before(self, account: Account, user: PanelUser) -> bool:
         """Tell whether a user's data calls for no sample."""
-        account = self._store.accounts.get(key)
-        return account is None or self.reading(account, user).shown is Shown.AS_BEFORE
+        return self.reading(account, user).shown is Shown.AS_BEFORE
 
     async def preview(self, key: str, user: PanelUser | None, *, read_at: float) -> str | None:
         """Return why the panel would be suspended; stores nothing."""

@@ -16,16 +16,18 @@ from marzban_bridge.errors import (
 )
 from marzban_bridge.panels.port import Panel
 from marzban_bridge.panels.users import PanelUser
+from marzban_bridge.reconcile.users.concurrency import ConcurrencyLimit
 
 log = logging.getLogger(__name__)
 
-CONCURRENT_USERS = 4
+UNREAD_AT = float("-inf")
+"""When a user was read that was not read yet."""
 FAILING_USERS = 3
 """After so many users for which the panel failed, check whether it fails for all requests."""
 
 
 class Settle(Protocol):
-    """Settles one user, as read at `read_at` (`time.monotonic`)."""
+    """Settles one user, as read at `read_at` (`time.monotonic`), or UNREAD_AT."""
 
     async def __call__(self, key: str, user: PanelUser | None, /, *, read_at: float) -> None:
         """Settle the user. Panel errors pass through."""
@@ -44,13 +46,14 @@ class Chunk:
         settle: Settle,
         panel: Panel,
         named: Callable[[str], str],
+        limit: ConcurrencyLimit,
         gives_way: Callable[[], bool] = lambda: False,
     ) -> None:
         self._settle = settle
         self._panel = panel
         self._named = named
         self._gives_way = gives_way
-        self._gate = asyncio.Semaphore(CONCURRENT_USERS)
+        self._limit = limit
         self._outage: BridgeError | None = None
         self._failing = self._failures = 0
         self.left: list[str] = []
@@ -72,7 +75,7 @@ class Chunk:
         return self._failures
 
     async def _settle_one(self, key: str, user: PanelUser | None, *, read_at: float) -> None:
-        async with self._gate:
+        async with self._limit.place():
             if self._outage:
                 raise self._outage
             if self._gives_way():

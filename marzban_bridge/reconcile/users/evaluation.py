@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from marzban_bridge.panels.dialect import Dialect
+from marzban_bridge.panels.names import account_key
 from marzban_bridge.panels.users import PanelUser, is_same_creation
 from marzban_bridge.quota import shared as shared_quotas
 from marzban_bridge.quota.account import Account, Enforcement, Event
@@ -97,6 +98,10 @@ class Evaluator:
         """Tell whether a name is that of a user with an account."""
         return self._store.accounts.has(key)
 
+    def is_adopted(self, key: str) -> bool:
+        """Tell whether a name has an account, and no reports that are still to be claimed."""
+        return self.has_account(key) and not self._store.placement.is_unclaimed(key)
+
     def urgency(self, key: str) -> Urgency | None:
         """Return how urgently new usage requires to settle this account; None for not at all."""
         account = None if self._store.placement.is_unclaimed(key) else self._store.accounts.get(key)
@@ -110,6 +115,16 @@ class Evaluator:
         totals = self._store.usage.totals(key)
         if account.recent_totals:
             self._fed.note(key, totals, at=self._clock())
+        return self._urgency_of(account, totals)
+
+    def calls_for_change(self, key: str) -> bool:
+        """Tell whether a user has an account, as stored, that requires settling."""
+        account = None if self._store.placement.is_unclaimed(key) else self._store.accounts.get(key)
+        if account is None:
+            return False
+        return self._urgency_of(account, self._store.usage.totals(key)) is not None
+
+    def _urgency_of(self, account: Account, totals: Totals) -> Urgency | None:
         if self.has_to_catch_up(account):
             return Urgency.CROSSING
         total_bytes = totals.billed_bytes
@@ -120,29 +135,19 @@ class Evaluator:
             return None
         return Urgency.PUBLISH if change.kind is ChangeKind.PUBLISH else Urgency.CROSSING
 
-    def only_moves(self, key: str, user: PanelUser) -> bool:
-        """Tell whether the only change an evaluation plans is to publish a new limit."""
-        account, totals = self._store.accounts.get(key), self._store.usage.totals(key)
-        if account is None or account.reset_request or self._store.placement.is_unclaimed(key):
-            return False
-        evaluation = self.fold(key, user, totals)
-        change = self.plan(evaluation.account, totals.billed_bytes)
-        return evaluation.is_quiet and change is not None and change.kind is ChangeKind.PUBLISH
-
     def preview(self, key: str, user: PanelUser) -> Preview:
         """Compute the first change that settling the user would make; stores and writes nothing."""
         totals = self._store.usage.totals(key)
-        account = self.fold(key, user, totals).account
+        account = self.fold(self._store.accounts.get(key), user, totals).account
         return Preview(
             account=account,
             total_bytes=totals.billed_bytes,
             change=self.plan(account, totals.billed_bytes),
         )
 
-    def fold(self, key: str, user: PanelUser, totals: Totals) -> Evaluation:
-        """Evaluate the user as read from the panel with the ledger's totals."""
-        now = self._clock()
-        before = self._store.accounts.get(key)
+    def fold(self, before: Account | None, user: PanelUser, totals: Totals) -> Evaluation:
+        """Evaluate the user as read from the panel with its account and the ledger's totals."""
+        key, now = account_key(user.username), self._clock()
         is_return = False
         if before is None and (gone := self.returning(key, user)):
             # Only in a preview: otherwise the account was restored before.

@@ -13,6 +13,8 @@ from marzban_bridge.reconcile.trust.census import Census
 from marzban_bridge.reconcile.trust.panel_trust import PanelTrust
 from marzban_bridge.reconcile.trust.second_bridge import SecondBridge
 from marzban_bridge.reconcile.unknown_names import UnknownNames
+from marzban_bridge.reconcile.users.batches import BatchSettler
+from marzban_bridge.reconcile.users.concurrency import ConcurrencyLimit
 from marzban_bridge.reconcile.users.evaluation import Evaluator
 from marzban_bridge.reconcile.users.reader import UserReader
 from marzban_bridge.reconcile.users.resets import UserResets
@@ -32,6 +34,7 @@ class UserParts:
     writes: UserWrites
     resets: UserResets
     settler: Settler
+    batches: BatchSettler
 
 
 def wired(
@@ -58,6 +61,7 @@ def wired(
         unknown=unknown,
         elsewhere=elsewhere,
     )
+    limit = ConcurrencyLimit()
     writes = UserWrites(
         store=store,
         panel=panel,
@@ -65,6 +69,7 @@ def wired(
         longest_seconds=write_seconds,
         # Who only observes publishes nothing that a line could be about.
         uses_notes=settings.uses_notes and not only_observes,
+        limit=limit,
     )
     resets = UserResets(
         store=store,
@@ -110,4 +115,15 @@ def wired(
         writes=writes,
         resets=resets,
         settler=settler,
+        batches=BatchSettler(
+            panel=panel,
+            settler=settler,
+            reader=reader,
+            evaluator=evaluator,
+            queue=queue,
+            limit=limit,
+            named=store.placement.public_name,
+            clock=clock,
+            metrics=metrics,
+        ),
     )

@@ -69,12 +69,16 @@ class UserReader:
             return True
         return self.unknown.is_due(key, now=now)
 
+    def can_read_alone(self, key: str) -> bool:
+        """Tell whether reading this user by its name shows all that `read` does."""
+        return key not in self.set_aside and not self._store.name_owners.aliases_of([key])
+
     async def read(self, keys: Sequence[str]) -> dict[str, PanelUser | None]:
         """Return these users as read from the panel, None for names without a user.
 
         Users that are set aside are left out. Aliases that have a user of their own now are added.
         """
-        names = [self.name(key) for key in keys if self._may_be_user(key)]
+        names = [name for key in keys if (name := self._name_to_ask(key))]
         can_name = self._panel.dialect.can_name_user
         aliases = [name for name in self._store.name_owners.aliases_of(keys) if can_name(name)]
         listed = await self._panel.get_users(list(dict.fromkeys([*names, *aliases])))
@@ -94,8 +98,11 @@ class UserReader:
 
     def name(self, key: str) -> str:
         """Return the name by which the panel is asked for an account, or for a name without one."""
-        account = self._store.accounts.get(key)
-        return account.username if account else key
+        return self._store.accounts.username(key) or key
+
+    def _name_to_ask(self, key: str) -> str | None:
+        """Return that name; None for one that no user of the panel can have, or had."""
+        return self._store.accounts.username(key) or (key if self._may_be_user(key) else None)
 
     def _may_be_user(self, key: str) -> bool:
         """Tell whether a user of the panel can be called so, or was."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from weakref import WeakValueDictionary
@@ -25,7 +25,9 @@ from marzban_bridge.quota.plan import Change, ChangeKind, releasing
 from marzban_bridge.quota.resets.reset_all import ResetAll
 from marzban_bridge.quota.usage import CorrectedName, Totals
 from marzban_bridge.reconcile.trust.panel_trust import PanelTrust
-from marzban_bridge.reconcile.users.evaluation import Evaluator
+from marzban_bridge.reconcile.users.batches import TakenIn
+from marzban_bridge.reconcile.users.chunk import UNREAD_AT
+from marzban_bridge.reconcile.users.evaluation import Evaluation, Evaluator
 from marzban_bridge.reconcile.users.ledger_changes import Ask, LedgerChanges
 from marzban_bridge.reconcile.users.reader import UserReader
 from marzban_bridge.reconcile.users.resets import UserResets
@@ -79,28 +81,48 @@ class Settler:
         self._evaluated_at: dict[str, float] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    def take_in(
-        self, users: Mapping[str, PanelUser | None], *, read_at: float
-    ) -> dict[str, PanelUser | None]:
-        """Store in one commit the users whose evaluation needs no event and no write.
+    def take_in(self, users: Mapping[str, PanelUser | None], *, read_at: float) -> TakenIn:
+        """Store in one commit the users whose evaluation needs no event, or a new account's alone.
 
-        Returns the others. There is no `await` in it, so no other task runs meanwhile.
+        Returns those for whom something is left to do, among them those that were stored and need
+        a write. There is no `await` in it, so no other task runs meanwhile.
         """
         if self._trust.is_suspended:
-            return {}
-        quiet = {key: self._evaluate_quiet(key, user, read_at) for key, user in users.items()}
-        evaluated = {key: account for key, account in quiet.items() if account}
-        moved = [key for key, account in evaluated.items() if self._evaluator.has_moved(account)]
-        self._store.accounts.save_all(list(evaluated.values()))
+            return TakenIn(others={})
+        quiet = {
+            key: evaluation
+            for key, user in users.items()
+            if (evaluation := self._evaluate_quiet(key, user, read_at))
+        }
+        accounts = [each.account for each in quiet.values()]
+        moved = [account.key for account in accounts if self._evaluator.has_moved(account)]
+        events = {key: each.events for key, each in quiet.items() if each.events}
+        self._store.accounts.save_all(accounts, events=events, at=self._clock())
         now_seconds = time.monotonic()
-        self._evaluated_at.update((key, now_seconds) for key in evaluated)
+        self._evaluated_at.update((key, now_seconds) for key in quiet)
+        for key, of_it in events.items():
+            self._reader.unknown.forget(key)
+            self._corrections.add(self._store.usage.names_to_correct(key))
+            self._log(quiet[key].account, of_it)
         self._elsewhere.add_if_needed(moved)
-        return {key: user for key, user in users.items() if quiet[key] is None}
+        changes = {key: self._change_of(each.account) for key, each in quiet.items()}
+        return TakenIn(
+            others={key: user for key, user in users.items() if changes.get(key, True)},
+            moving=[
+                key for key, each in changes.items() if each and each.kind is ChangeKind.PUBLISH
+            ],
+        )
 
-    def _evaluate_quiet(self, key: str, user: PanelUser | None, read_at: float) -> Account | None:
-        """Return the new account if the evaluation needs no event and no write; else None."""
+    def _evaluate_quiet(
+        self, key: str, user: PanelUser | None, read_at: float
+    ) -> Evaluation | None:
+        """Return the evaluation if nothing but numbers changed, or the account is new; else None.
+
+        A new account is not quiet where another store's line, another panel or an earlier user of
+        the name is involved.
+        """
         lock = self._locks.get(key)
-        is_old = read_at <= self._evaluated_at.get(key, float("-inf"))
+        is_old = read_at <= self._evaluated_at.get(key, UNREAD_AT)
         if (
             user is None
             or is_old
@@ -110,30 +132,37 @@ class Settler:
             return None
         if self._trust.second_bridge.reason(key, user):
             return None
-        totals = self._store.usage.totals(key)
-        evaluation = self._evaluator.fold(key, user, totals)
-        if not evaluation.is_quiet or not self._trust.census.is_as_before(key, user):
-            return None
-        change = self._evaluator.plan(evaluation.account, totals.billed_bytes)
-        return None if change and self._evaluator.allows(change) else evaluation.account
+        account = self._store.accounts.get(key)
+        evaluation = self._evaluator.fold(account, user, self._store.usage.totals(key))
+        if account is None:
+            is_simple = not self._store.shares_quotas and self._store.gone_accounts.get(key) is None
+            return evaluation if is_simple else None
+        is_quiet = evaluation.is_quiet and self._trust.census.is_as_before(account, user)
+        return evaluation if is_quiet else None
+
+    def _change_of(self, account: Account) -> Change | None:
+        change = self._evaluator.plan(account, account.seen_total_bytes)
+        return change if change and self._evaluator.allows(change) else None
 
     async def settle(self, key: str, user: PanelUser | None, *, read_at: float) -> None:
         """Settle the user as read from the panel; `user` is None when the panel did not list it.
 
         `read_at`: when reading began (`time.monotonic`). If another task settled the user since
-        then, the data is stale (from before a reset, perhaps), and the user is read again.
+        then, the data is stale (from before a reset, perhaps), and the user is read again; so is
+        one of UNREAD_AT, which was not read yet.
         """
         if self._trust.is_suspended:
             return
         owners: list[str] = []
         async with self._lock_of(key):
-            evaluated_at = self._evaluated_at.get(key, float("-inf"))
+            evaluated_at = self._evaluated_at.get(key, UNREAD_AT)
             was_missing = user is None and read_at > evaluated_at
             if read_at <= evaluated_at:
-                user, read_at = None, evaluated_at
+                is_unread = read_at == UNREAD_AT
+                user, read_at = None, time.monotonic() if is_unread else evaluated_at
             is_fresh = user is None
             try:
-                user = user or await self._find(key, was_listed=read_at > evaluated_at)
+                user = user or await self._find(key, was_listed=was_missing)
                 self._reader.unknown.forget(key)
                 await self._settle(key, user, read_at=read_at, is_fresh=is_fresh)
             except UserNotFoundError:
@@ -144,7 +173,7 @@ class Settler:
                     owners = await self._lose(key)
         for owner in owners:
             if self._store.placement.is_known(owner):  # this account was not in the list
-                await self.settle(owner, None, read_at=float("-inf"))
+                await self.settle(owner, None, read_at=UNREAD_AT)
 
     async def reset(self, username: str, *, cause: str, actor: str) -> Account:
         """Reset the user in the panel and here; return the account afterwards.
@@ -230,19 +259,19 @@ class Settler:
     def _recognize(self, key: str, user: PanelUser) -> None:
         """Claim an unclaimed name for this user, and restore its account if it was put aside."""
         if self._store.name_owners.claim(key, at=self._clock()):
-            self._corrections.add(self._store.usage.reported_names(key))
+            self._corrections.add(self._store.usage.names_to_correct(key))
         if gone := self._evaluator.returning(key, user):
             event = Event(kind="returned", text=RETURNED)
             self._store.departures.take_up(gone, event, at=self._clock())
             log.info("returned user=%s %s", self._named(gone.account), RETURNED)
-            self._corrections.add(self._store.usage.reported_names(key))
+            self._corrections.add(self._store.usage.names_to_correct(key))
             self._elsewhere.add_if_needed([key])
 
     def _evaluate(self, key: str, user: PanelUser, totals: Totals) -> Account:
         """Evaluate the user and store the result."""
         now = self._clock()
         self._evaluated_at[key] = time.monotonic()
-        evaluation = self._evaluator.fold(key, user, totals)
+        evaluation = self._evaluator.fold(self._store.accounts.get(key), user, totals)
         account = evaluation.account
         if evaluation.is_waiting:
             return account
@@ -254,7 +283,7 @@ class Settler:
         if evaluation.replaced:
             self._store.departures.put_aside(evaluation.replaced, at=now)
         if evaluation.replaced or evaluation.is_new:
-            self._corrections.add(self._store.usage.reported_names(key))
+            self._corrections.add(self._store.usage.names_to_correct(key))
         self._store.accounts.save(
             account,
             evaluation.events,
@@ -262,11 +291,14 @@ class Settler:
             shared=evaluation.shared,
             takes_announcement=not evaluation.is_past,
         )
-        for event in evaluation.events:
-            log.info("%s user=%s %s", event.kind, self._named(account), event.text)
+        self._log(account, evaluation.events)
         if is_news_for_others:
             self._elsewhere.add_if_needed([key])
         return account
+
+    def _log(self, account: Account, events: Iterable[Event]) -> None:
+        for event in events:
+            log.info("%s user=%s %s", event.kind, self._named(account), event.text)
 
     def _note_reset_all(self, admin: str | None, key: str, now: datetime) -> None:
         """Record a reset of all users, unless this user's reset may be part of the known one."""

@@ -25,6 +25,7 @@ from marzban_bridge.quota.writes.note_line import (
     without_lines,
 )
 from marzban_bridge.quota.writes.open_writes import answered, began, given_up, last_moment
+from marzban_bridge.reconcile.users.concurrency import ConcurrencyLimit
 from marzban_bridge.store.store import Store
 
 
@@ -39,12 +40,14 @@ class UserWrites:
         clock: Callable[[], datetime],
         longest_seconds: float,
         uses_notes: bool,
+        limit: ConcurrencyLimit,
     ) -> None:
         self._store = store
         self._panel = panel
         self._clock = clock
         self._longest_seconds = longest_seconds
         self._uses_notes = uses_notes
+        self._limit = limit
         self._place = place_of(socket.gethostname())
 
     async def write(
@@ -114,10 +117,11 @@ class UserWrites:
         """Send the last open write of an account; return the answer and the writes still open."""
         lost_tries: list[datetime] = []
         try:
-            after = await self._panel.update_user(
-                update,
-                on_lost_try=lambda: lost_tries.append(self._clock()),
-            )
+            with self._limit.writing():
+                after = await self._panel.update_user(
+                    update,
+                    on_lost_try=lambda: lost_tries.append(self._clock()),
+                )
         except PanelUnavailableError:
             writes = given_up(opened.open_writes, until=last_moment(self._clock()))
             self._store.accounts.save(replace(opened, open_writes=writes), at=self._clock())

@@ -792,10 +792,10 @@ class TestHealth:
     async def test_it_says_when_the_loop_has_stopped(self, world, monkeypatch):
         await world.use("alice", external_bytes=1)
 
-        async def break_down(keys, **_):
+        async def break_down(_):
             raise RuntimeError("the disk is full")
 
-        monkeypatch.setattr(world.bridge.reconciler, "_settle_all", break_down)
+        monkeypatch.setattr(world.bridge.reconciler._batches, "settle_queued", break_down)
         world.bridge.queue.add(["alice"])
         await until("the end of the loop", lambda: bool(world.loop_failures))
         answer = await self.ready(world)

@@ -13,8 +13,10 @@ from marzban_bridge.errors import PanelUnavailableError
 from marzban_bridge.quota.trust.panel_suspension import SuspensionKind
 from marzban_bridge.quota.trust.suspension import SuspensionReason
 from marzban_bridge.reconcile import feed_reader as reading
-from marzban_bridge.reconcile.loop import CHUNK
-from marzban_bridge.reconcile.users.chunk import CONCURRENT_USERS, FAILING_USERS
+from marzban_bridge.reconcile.users.chunk import FAILING_USERS
+from marzban_bridge.reconcile.users.concurrency import FEWEST_USERS
+from marzban_bridge.reconcile.users.reader import CHUNK
+from marzban_bridge.reconcile.work_queue import Urgency
 from tests.support.bridge.bridge_builders import gib
 from tests.support.bridge.bridge_world import WaitingFeed, until
 from tests.support.bridge.world import World
@@ -35,9 +37,13 @@ class Listening(httpx.AsyncBaseTransport):
         self.written = []
         self.write_seconds = 0.0
         self.on_write = lambda: None
+        self.holds = lambda _: False
+        self.goes_on = asyncio.Event()
 
     async def handle_async_request(self, request):
         self.asked += 1
+        if self.holds(request):
+            await self.goes_on.wait()
         if self.fails_at(request):
             return httpx.Response(500, text="Internal Server Error", request=request)
         if request.method == "PUT":
@@ -175,7 +181,7 @@ def test_nobody_is_taken_in_who_is_being_settled_or_was_since_the_reading(world)
         async with settler._lock_of(busy):
             return settler.take_in(users, read_at=read_at)
 
-    assert set(world.run(take_in())) == {busy, settled}
+    assert set(world.run(take_in()).others) == {busy, settled}
 
 
 def test_a_webhook_that_waits_is_taken_into_account_by_a_pass_that_shows_no_reset(world):
@@ -223,7 +229,7 @@ def test_a_panel_that_goes_away_within_a_chunk_is_left_alone(world):
         world.ledger.report(name, gib(4))
     with pytest.raises(PanelUnavailableError):
         world.run(world.bridges.run_once())
-    assert panel.writes <= CONCURRENT_USERS
+    assert panel.writes <= FEWEST_USERS
     panel.refuses_writes_with = None
     world.one_pass()
     assert {world.panel.get_user(name)["data_limit"] for name in NAMES[:CHUNK]} == {gib(6) - 1}
@@ -261,6 +267,93 @@ def test_a_crossing_comes_before_all_whose_limit_only_moves(world, monkeypatch):
     assert world.panel.get_user(CROSSING)["status"] == "disabled"
 
 
+def of_writes(request):
+    return request.method == "PUT"
+
+
+def of_chunks(request):
+    return len(request.url.params.get_list("username")) > 1
+
+
+def test_a_pass_does_not_wait_for_limits_that_are_being_written(world):
+    panel = world.transport._inner
+    panel.holds = of_writes
+    report_all_moving(world)
+    world.run(world.bridges.feed_reader.to_end())
+    assert world.bridge.queue.has(Urgency.PUBLISH)
+    world.run(whole_pass(world))
+    assert panel.written == []
+
+
+def test_a_pass_does_not_wait_for_the_limits_of_users_it_sees_first(world):
+    panel = world.transport._inner
+    names = [f"newcomer{number}" for number in range(CHUNK)]
+    for name in names:
+        world.panel.create_user(name, data_limit=gib(10))
+        world.ledger.report(name, gib(1))
+    panel.holds = of_writes
+
+    async def adopt():
+        await whole_pass(world)
+        panel.goes_on.set()
+        async with running(world):
+            await until("all writes", lambda: len(panel.written) >= len(names))
+
+    world.run(adopt())
+    assert {world.panel.get_user(name)["data_limit"] for name in names} == {gib(9)}
+
+
+def test_a_crossing_does_not_wait_for_a_list_that_a_pass_reads(world):
+    panel = world.transport._inner
+    panel.holds = of_chunks
+
+    async def cross():
+        async with running(world):
+            await until("a list", lambda: panel.asked > 1)
+            world.ledger.report(CROSSING, gib(11))
+            await until("the write", lambda: panel.written == [CROSSING])
+
+    world.run(cross())
+    assert panel.lists == []
+
+
+def test_a_queued_user_whose_limit_has_to_be_written_is_read_once(world):
+    world.ledger.report(NAMES[0], gib(4))
+    world.run(world.bridges.feed_reader.to_end())
+    panel = world.transport._inner
+    panel.asked = 0
+    world.run(world.bridge.reconciler._settle_urgent())
+    sign_in_and_kind = 2
+    assert (panel.asked - sign_in_and_kind, panel.lists) == (2, [])
+    assert world.panel.get_user(NAMES[0])["data_limit"] == gib(6) - 1
+
+
+def test_a_queued_user_whose_limit_was_written_meanwhile_is_not_read_again(world):
+    world.one_pass()
+    panel = world.transport._inner
+    panel.asked = 0
+    world.bridge.queue.add([NAMES[0]], Urgency.PUBLISH)
+    world.run(world.bridge.reconciler._settle_urgent())
+    assert (panel.asked, world.bridge.queue.is_empty) == (0, True)
+
+
+def test_users_who_are_seen_first_are_a_commit_per_chunk_with_their_events(world):
+    names = [f"newcomer{number}" for number in range(CHUNK)]
+    for name in names:
+        world.panel.create_user(name, data_limit=gib(10))
+        world.ledger.report(name, 1)
+    world.run(world.bridges.feed_reader.to_end())
+    world.bridge.queue.clear()
+    statements = []
+    world.bridge.store._handle.db.set_trace_callback(statements.append)
+    world.run(world.bridge.reconciler.pass_over_all())
+    world.bridge.store._handle.db.set_trace_callback(None)
+    assert statements.count("COMMIT") == 4
+    events = world.bridge.store.events.newest(limit=CHUNK)
+    assert sorted(each.username for each in events) == sorted(names)
+    assert {each.event.kind for each in events} == {"adopted"}
+
+
 def test_whom_a_pass_finds_at_a_crossing_comes_before_those_it_found_moving(world):
     panel = world.transport._inner
     report_all_moving(world)
@@ -293,7 +386,7 @@ def test_a_panel_whose_database_goes_away_within_a_chunk_is_away_and_asked_a_few
     with pytest.raises(PanelUnavailableError, match="fails at everything"):
         world.run(world.bridges.run_once())
     lists_and_sign_in = 5
-    assert panel.asked <= lists_and_sign_in + FAILING_USERS + 2 * CONCURRENT_USERS
+    assert panel.asked <= lists_and_sign_in + FAILING_USERS + 2 * FEWEST_USERS
 
 
 def test_after_doubt_that_cut_a_pass_short_the_next_one_comes_at_once(world):

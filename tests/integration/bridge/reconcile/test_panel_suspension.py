@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from marzban_bridge.errors import PanelSuspendedError
+from marzban_bridge.reconcile.users.chunk import UNREAD_AT
 from marzban_bridge.simulator.snapshot import restore_snapshot, to_snapshot
 from tests.support.bridge.bridge_builders import gib
 from tests.support.bridge.panels_world import PanelsWorld
@@ -73,6 +74,20 @@ def test_everybody_created_anew_at_once_is_a_panel_that_moved(world):
     for user in world.panel.users.values():
         user.created_at = world.clock()
     world.one_pass()
+    assert suspensions(world) == ["users_recreated"]
+    assert accounts(world) == before
+
+
+def test_a_user_who_is_read_by_itself_is_not_compared_with_an_earlier_sample(world):
+    world.clock.advance(days=1)
+    world.panel.users["alice"].created_at = world.clock()
+    world.one_pass()
+    assert suspensions(world) == []
+    before = accounts(world)
+    for user in world.panel.users.values():
+        user.created_at = world.clock()
+    world.bridge.settler._evaluated_at.clear()  # as after a start
+    world.run(world.bridge.settler.settle("bob", None, read_at=UNREAD_AT))
     assert suspensions(world) == ["users_recreated"]
     assert accounts(world) == before
 

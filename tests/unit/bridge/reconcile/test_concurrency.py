@@ -1,0 +1,130 @@
+"""How many users are settled at once: the panel's answers decide."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+from marzban_bridge.errors import PanelUnavailableError
+from marzban_bridge.reconcile.users.concurrency import (
+    FEWEST_USERS,
+    MOST_USERS,
+    RENEWAL_WRITES,
+    ConcurrencyLimit,
+)
+
+
+class Panel:
+    """Answers writes after a time that depends on how many users are settled at once."""
+
+    def __init__(self, seconds):
+        self.now = 0.0
+        self.limit = ConcurrencyLimit(monotonic_seconds=lambda: self.now)
+        self.seconds = seconds
+
+    async def write(self, times, *, users=None):
+        for _ in range(times):
+            count = users or self.limit.users
+            async with contextlib.AsyncExitStack() as places:
+                for _ in range(count):
+                    await places.enter_async_context(self.limit.place())
+                with self.limit.writing():
+                    self.now += self.seconds(count)
+
+
+def in_threads(count, seconds):
+    return lambda users: seconds * max(1.0, users / count)
+
+
+async def test_a_panel_that_is_far_away_is_asked_for_many_at_once():
+    panel = Panel(lambda _: 0.2)
+    await panel.write(100)
+    assert panel.limit.users == MOST_USERS
+
+
+async def test_a_panel_that_works_on_one_after_the_other_is_asked_for_few():
+    panel = Panel(in_threads(1, 0.05))
+    await panel.write(500)
+    assert panel.limit.users <= FEWEST_USERS + 4
+
+
+async def test_a_panel_of_ten_threads_is_asked_for_little_more_than_ten_at_once():
+    panel = Panel(in_threads(10, 0.2))
+    await panel.write(500)
+    assert 10 <= panel.limit.users <= 14
+
+
+async def test_a_panel_that_becomes_slow_is_asked_for_fewer():
+    panel = Panel(lambda _: 0.2)
+    await panel.write(100)
+    panel.seconds = in_threads(4, 0.2)
+    await panel.write(100)
+    assert panel.limit.users <= FEWEST_USERS + 4
+
+
+async def test_few_users_say_nothing_about_many():
+    panel = Panel(lambda _: 0.2)
+    await panel.write(100, users=2)
+    assert panel.limit.users == FEWEST_USERS
+
+
+async def test_after_many_writes_what_the_panel_takes_is_measured_again():
+    panel = Panel(lambda _: 0.2)
+    await panel.write(RENEWAL_WRITES)
+    assert panel.limit.users == FEWEST_USERS
+    panel.seconds = lambda _: 0.4
+    await panel.write(100)
+    assert panel.limit.users == MOST_USERS
+
+
+async def test_a_panel_that_is_away_is_asked_for_few_when_it_is_back():
+    panel = Panel(lambda _: 0.2)
+    await panel.write(100)
+    with pytest.raises(PanelUnavailableError), panel.limit.writing():
+        raise PanelUnavailableError("away")
+    assert panel.limit.users == FEWEST_USERS
+
+
+async def test_no_more_are_settled_at_once_and_who_came_first_is_first():
+    limit = ConcurrencyLimit()
+    at_once, most, began = 0, 0, []
+
+    async def settle(number):
+        nonlocal at_once, most
+        async with limit.place():
+            began.append(number)
+            at_once += 1
+            most = max(most, at_once)
+            await asyncio.sleep(0)
+            at_once -= 1
+
+    await asyncio.gather(*map(settle, range(30)))
+    assert (most, began) == (FEWEST_USERS, list(range(30)))
+
+
+@pytest.mark.parametrize("is_admitted", [False, True])
+async def test_who_is_cancelled_while_it_waits_leaves_its_place_to_the_next(is_admitted):
+    limit = ConcurrencyLimit()
+    ends = asyncio.Event()
+    began = []
+
+    async def settle(number):
+        async with limit.place():
+            began.append(number)
+            await ends.wait()
+
+    tasks = [asyncio.create_task(settle(number)) for number in range(FEWEST_USERS + 2)]
+    await asyncio.sleep(0)
+    first, waiting = tasks[0], tasks[FEWEST_USERS]
+    first.cancel()
+    if is_admitted:
+        await asyncio.sleep(0)  # the first one leaves, and the next one is to run after that
+    waiting.cancel()
+    await asyncio.wait([first, waiting])
+    ends.set()
+    async with asyncio.timeout(120):
+        await asyncio.gather(*tasks[1:FEWEST_USERS], tasks[-1])
+    assert began == [*range(FEWEST_USERS), FEWEST_USERS + 1]
+    assert limit._settled == 0
