@@ -1,11 +1,17 @@
 """What the bridge costs the panel and itself, beside a poller of the panel's whole user list.
 
-    uv run --group bench python benchmarks/bridge.py [--seconds 60]
+    uv run --group bench python benchmarks/bridge.py [--sizes huge] [--against TREE] [--seconds 60]
 
 The bridge runs on core 0 alone; a simulated panel that counts its requests, a real collector and
 this command share core 1. Twice: 100,000 panel users of whom 10,000 have external traffic, and a
 tenth of both; 1,000 users change per minute in either. Every change is big enough to be published,
 which is the worst case. Idle is the same without changes, so the difference is what changes cost.
+
+`--sizes huge`: a million panel users, 100,000 of them with external traffic, 5,000 changes and 60
+users who use up their quota a minute, while a pass over all is under way, at a panel that answers
+at once and at one that takes 200 ms (`--answer-ms`).
+
+`--against` measures the bridge of another checkout, too, in turns.
 """
 
 from __future__ import annotations
@@ -13,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,17 +32,21 @@ from typing import Any
 
 import counting_panel
 import naive_poller
+from bridge_changes import Changes, Sent, describe, latencies, send
 from bridge_processes import BRIDGE_CORE, OTHERS_CORE, ROOT, Stack, stack
 from counting_panel import GIB, name_of
 from rich.console import Console
 from rich.table import Table
 
 CHANGES_PER_MINUTE = 1000
+HUGE_PANEL_USERS, HUGE_USERS = 1_000_000, 100_000
+HUGE_CHANGES_PER_MINUTE = 5000
+CROSSINGS_PER_MINUTE = 60
 CHANGE_BYTES = 6 * GIB
 """More than the 5 % of 100 GiB at which a limit is published."""
 SMALL_CHANGE_BYTES = 2**20
+CROSSING_BYTES = counting_panel.QUOTA_BYTES
 FIRST_BYTES = 2**20
-SETTLE_SECONDS = 3.0
 console = Console(width=110)
 
 
@@ -52,14 +61,22 @@ class Window:
     panel_cpu_seconds: float
     written_mib: float
     rss_mib: float
-    latencies: list[float]
+    published: str
+    """How fast reports became limits in the panel; of the next one, those that used up a quota."""
+    crossings: str
+    most_in_flight: int
+    pass_seconds: float
+    """How long the last pass took; 0 if none has ended."""
 
 
 def main() -> int:
     """Run it all and print the tables; or be one of the processes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=int, default=60, help="length of each measurement (60)")
-    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=SIZES)
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["small", "large"])
+    parser.add_argument("--against", type=Path, metavar="TREE", help="another checkout, in turns")
+    parser.add_argument("--rounds", type=int, default=1, help="how often each size is measured (1)")
+    parser.add_argument("--answer-ms", type=int, nargs="+", default=[0, 200])
     parser.add_argument("--serve-panel", nargs=2, type=int, help=argparse.SUPPRESS)
     parser.add_argument("--poll", metavar="URL", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -71,94 +88,118 @@ def main() -> int:
         naive_poller.poll(arguments.poll)
     else:
         os.sched_setaffinity(0, OTHERS_CORE)
+        trees = [ROOT, *([arguments.against.resolve()] if arguments.against else [])]
         for size in arguments.sizes:
-            measure_small(arguments.seconds) if size == "small" else measure_large(
-                arguments.seconds
-            )
+            for _ in range(arguments.rounds):
+                for tree in trees:
+                    console.rule(f"{size}, the bridge of {tree}")
+                    with (
+                        tempfile.TemporaryDirectory() as folder,
+                        stack(Path(folder), panel_users=PANEL_USERS[size], tree=tree) as it,
+                    ):
+                        SIZES[size](it, arguments)
     return 0
 
 
-def measure_small(seconds: int) -> None:
+def measure_small(it: Stack, arguments: argparse.Namespace) -> None:
     """Measure a panel of 10,000 users, 1,000 with external traffic."""
-    with tempfile.TemporaryDirectory() as folder, stack(Path(folder), panel_users=10_000) as it:
-        measure_steady(it, users=1000, seconds=seconds, title="10,000 panel users, 1,000 external")
+    title = "10,000 panel users, 1,000 external"
+    measure_steady(it, users=1000, seconds=arguments.seconds, title=title)
 
 
-def measure_large(seconds: int) -> None:
+def measure_large(it: Stack, arguments: argparse.Namespace) -> None:
     """Measure a panel of 100,000 users, 10,000 with external traffic; then all of them."""
-    with tempfile.TemporaryDirectory() as folder, stack(Path(folder), panel_users=100_000) as it:
-        measure_steady(
-            it, users=10_000, seconds=seconds, title="100,000 panel users, 10,000 external"
+    title = "100,000 panel users, 10,000 external"
+    measure_steady(it, users=10_000, seconds=arguments.seconds, title=title)
+    measure_poller(it)
+    measure_full_pass(it, users=100_000)
+
+
+def measure_huge(it: Stack, arguments: argparse.Namespace) -> None:
+    """Measure a panel of a million users, 100,000 with external traffic, during passes over all."""
+    names = [name_of(number) for number in range(HUGE_USERS)]
+    crossing = iter(names[::-1])
+    adopt(it, names, title="1,000,000 panel users, 100,000 external")
+    order = cycle(names[: HUGE_USERS // 2])
+    windows = []
+    for millis in arguments.answer_ms:
+        it.stop("bridge")
+        it.start("bridge")
+        it.answer_after(millis / 1000)
+        changes = Changes(
+            order=order,
+            amount_bytes=CHANGE_BYTES,
+            per_minute=HUGE_CHANGES_PER_MINUTE,
+            crossing=crossing,
+            crossing_bytes=CROSSING_BYTES,
+            crossings_per_minute=CROSSINGS_PER_MINUTE,
         )
-        measure_poller(it)
-        measure_full_pass(it, users=100_000)
+        name = f"5,000 changes, answers after {millis} ms"
+        windows.append(measure(it, name, changes, arguments.seconds))
+        it.answer_after(0)
+    it.until("a whole pass", lambda: it.metrics()["bridge_pass_seconds"] > 0)
+    windows.append(measure(it, "idle", None, arguments.seconds))
+    show("1,000,000 panel users, 100,000 external", windows)
+    console.print(f"peak RSS {it.rss_mib(is_peak=True):.0f} MiB")
 
 
 def measure_steady(it: Stack, *, users: int, seconds: int, title: str) -> None:
     """Let the bridge adopt the users, then measure it under changes and idle."""
     names = [name_of(number) for number in range(users)]
-    it.report(names, amount_bytes=FIRST_BYTES)
-    started_at = time.monotonic()
-    it.start("bridge")
-    it.wait_adopted(accounts=users)
-    console.print(
-        f"[bold]{title}[/]: adopted in {time.monotonic() - started_at:.1f} s with "
-        f"{it.counted()['requests']}, {it.cpu_seconds('bridge'):.1f} CPU s"
-    )
+    adopt(it, names, title=title)
     order = cycle(names)
     windows = [
-        measure(it, "1,000 changes, all published", order, CHANGE_BYTES, seconds),
-        measure(it, "1,000 changes, too small", order, SMALL_CHANGE_BYTES, seconds),
-        measure(it, "idle", iter(()), 0, seconds),
+        measure(it, "1,000 changes, all published", steady(order, CHANGE_BYTES), seconds),
+        measure(it, "1,000 changes, too small", steady(order, SMALL_CHANGE_BYTES), seconds),
+        measure(it, "idle", None, seconds),
     ]
     show(title, windows)
 
 
-def measure(
-    it: Stack, name: str, order: Iterator[str], amount_bytes: int, seconds: float
-) -> Window:
+def steady(order: Iterator[str], amount_bytes: int) -> Changes:
+    """Return a thousand changes a minute."""
+    return Changes(order=order, amount_bytes=amount_bytes, per_minute=CHANGES_PER_MINUTE)
+
+
+def adopt(it: Stack, names: Sequence[str], *, title: str) -> None:
+    """Report these users, and start a bridge that finds them."""
+    it.report(names, amount_bytes=FIRST_BYTES)
+    started_at = time.monotonic()
+    it.start("bridge")
+    it.wait_adopted(accounts=len(names))
+    console.print(
+        f"[bold]{title}[/]: adopted in {time.monotonic() - started_at:.1f} s with "
+        f"{it.counted()['requests']}, {it.cpu_seconds('bridge'):.1f} CPU s, "
+        f"peak RSS {it.rss_mib(is_peak=True):.0f} MiB"
+    )
+
+
+def measure(it: Stack, name: str, changes: Changes | None, seconds: float) -> Window:
     """Report changes at an even pace for so long, and take the difference of all counters."""
     before = (it.cpu_seconds("bridge"), it.cpu_seconds("panel"), it.written_bytes())
     requests = Counter(it.counted()["requests"])
     started_at = time.monotonic()
-    sent_at = {} if not amount_bytes else send(it, order, amount_bytes, started_at + seconds)
+    sent = send(it, changes, until=started_at + seconds) if changes else Sent()
     time.sleep(max(0.0, started_at + seconds - time.monotonic()))
     minutes = (time.monotonic() - started_at) / 60
     after = (it.cpu_seconds("bridge"), it.cpu_seconds("panel"), it.written_bytes())
     counted = it.counted()
     cpu, panel_cpu, written = ((b - a) / minutes for a, b in zip(before, after, strict=True))
     made = Counter(counted["requests"]) - requests
-    time.sleep(SETTLE_SECONDS)
+    published = sent.changes if changes and changes.amount_bytes >= CHANGE_BYTES else {}
     return Window(
         name=name,
-        changes=round(len(sent_at) / minutes),
+        changes=round((len(sent.changes) + len(sent.crossings)) / minutes),
         requests=Counter({route: round(count / minutes) for route, count in made.items()}),
         cpu_seconds=cpu,
         panel_cpu_seconds=panel_cpu,
         written_mib=written / 2**20,
         rss_mib=it.rss_mib(),
-        latencies=latencies_of(it, sent_at),
+        most_in_flight=counted["most_in_flight"],
+        crossings=describe(latencies(it, sent.crossings), sent=len(sent.crossings)),
+        published=describe(latencies(it, published), sent=len(published)),
+        pass_seconds=it.metrics()["bridge_pass_seconds"],
     )
-
-
-def send(it: Stack, order: Iterator[str], amount_bytes: int, until: float) -> dict[str, float]:
-    """Report a change of one user after the other; return when each was sent."""
-    sent_at: dict[str, float] = {}
-    pause_seconds = 60 / CHANGES_PER_MINUTE
-    next_at = time.monotonic()
-    while next_at < until:
-        time.sleep(max(0.0, next_at - time.monotonic()))
-        username = next(order)
-        sent_at[username] = time.monotonic()
-        it.report([username], amount_bytes=amount_bytes)
-        next_at += pause_seconds
-    return sent_at
-
-
-def latencies_of(it: Stack, sent_at: dict[str, float]) -> list[float]:
-    """Return the seconds from sending each report to its PUT arriving at the panel."""
-    written_at = it.counted()["written_at"]
-    return [written_at[name] - at for name, at in sent_at.items() if written_at.get(name, 0) > at]
 
 
 def measure_poller(it: Stack) -> None:
@@ -191,15 +232,15 @@ def measure_full_pass(it: Stack, *, users: int) -> None:
     before = Counter(it.counted()["requests"])
     it.start("bridge")
     sent_at: dict[str, float] = {}
-    order = cycle(names)
+    changes = steady(cycle(names), CHANGE_BYTES)
     while it.metrics()["bridge_pass_seconds"] == 0:
-        sent_at |= send(it, order, CHANGE_BYTES, time.monotonic() + 2)
+        sent_at |= send(it, changes, until=time.monotonic() + 2).changes
     cpu_seconds, pass_seconds = it.cpu_seconds("bridge"), it.metrics()["bridge_pass_seconds"]
     made = Counter(it.counted()["requests"]) - before
-    time.sleep(SETTLE_SECONDS)
+    found = latencies(it, sent_at)
     console.print(
         f"full pass: {pass_seconds:.1f} s, {cpu_seconds:.1f} CPU s with {len(sent_at):,} changes "
-        f"meanwhile; {dict(made)}; {describe(latencies_of(it, sent_at))}; "
+        f"meanwhile; {dict(made)}; {describe(found, sent=len(sent_at))}; "
         f"RSS {it.rss_mib():.0f} MiB, peak {it.rss_mib(is_peak=True):.0f} MiB"
     )
     it.stop("bridge")
@@ -217,15 +258,6 @@ def measure_full_pass(it: Stack, *, users: int) -> None:
     )
 
 
-def describe(latencies: Sequence[float]) -> str:
-    """Say how fast reports became limits in the panel."""
-    if not latencies:
-        return "-"
-    millis = sorted(each * 1000 for each in latencies)
-    p99 = millis[int(len(millis) * 0.99)]
-    return f"{statistics.median(millis):,.0f} / {p99:,.0f} ms"
-
-
 def show(title: str, windows: Sequence[Window]) -> None:
     """Print what each window cost per minute."""
     table = Table(title=f"{title}; per minute", title_justify="left")
@@ -241,14 +273,18 @@ def show(title: str, windows: Sequence[Window]) -> None:
         ("bridge wrote MiB", [f"{each.written_mib:.1f}" for each in windows]),
         ("panel CPU s", [f"{each.panel_cpu_seconds:.2f}" for each in windows]),
         ("bridge RSS MiB", [f"{each.rss_mib:.0f}" for each in windows]),
-        ("report to PUT, median / p99", [describe(each.latencies) for each in windows]),
+        ("most requests in flight", [str(each.most_in_flight) for each in windows]),
+        ("last pass", [f"{each.pass_seconds:.0f} s" for each in windows]),
+        ("report to PUT, median / p99", [each.published for each in windows]),
+        ("the same of used-up quotas", [each.crossings for each in windows]),
     ]
     for name, cells in rows:
         table.add_row(name, *cells)
     console.print(table)
 
 
-SIZES = {"small": measure_small, "large": measure_large}
+SIZES = {"small": measure_small, "large": measure_large, "huge": measure_huge}
+PANEL_USERS = {"small": 10_000, "large": 100_000, "huge": HUGE_PANEL_USERS}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -27,9 +27,13 @@ BATCH = 1000
 
 
 class Stack:
-    """A counting panel, a collector and a bridge; the bridge has a core for itself."""
+    """A counting panel, a collector and a bridge; the bridge has a core for itself.
 
-    def __init__(self, folder: Path, *, panel_users: int) -> None:
+    The bridge's code is that of `tree`.
+    """
+
+    def __init__(self, folder: Path, *, panel_users: int, tree: Path = ROOT) -> None:
+        self._tree = tree
         self._folder = folder
         self._panel_users = panel_users
         self._ports = {name: free_port() for name in ("panel", "collector", "bridge")}
@@ -53,7 +57,7 @@ class Stack:
         }[name]
         with (self._folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(  # noqa: S603 - this project's programs
-                command, env=self._environment(), stdout=log, stderr=log, cwd=self._folder
+                command, env=self._environment(name), stdout=log, stderr=log, cwd=self._folder
             )
         os.sched_setaffinity(process.pid, BRIDGE_CORE if name == "bridge" else OTHERS_CORE)
         self._processes[name] = process
@@ -75,9 +79,9 @@ class Stack:
             process.wait()
         self._client.close()
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, name: str) -> dict[str, str]:
         return os.environ | {
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": str(self._tree if name == "bridge" else ROOT),
             "LEDGER_URL": f"sqlite:///{self._folder}/ledger.sqlite3",
             "COLLECTOR_PORT": str(self._ports["collector"]),
             "COLLECTOR_ADMIN_KEY": ADMIN_KEY,
@@ -119,6 +123,10 @@ class Stack:
         """Return what the panel has been asked so far."""
         answer: dict[str, Any] = self._client.get(self.url("panel") + "/counted").json()
         return answer
+
+    def answer_after(self, seconds: float) -> None:
+        """Have each of the panel's answers take so much longer from now on."""
+        self._client.put(self.url("panel") + "/answers", params={"after": seconds})
 
     def signed_in(self) -> int:
         """Return how often somebody has signed in to the panel."""
@@ -162,9 +170,9 @@ class Stack:
 
 
 @contextlib.contextmanager
-def stack(folder: Path, *, panel_users: int) -> Iterator[Stack]:
+def stack(folder: Path, *, panel_users: int, tree: Path = ROOT) -> Iterator[Stack]:
     """Have a panel and a collector running, and a bridge when it is started."""
-    running = Stack(folder, panel_users=panel_users)
+    running = Stack(folder, panel_users=panel_users, tree=tree)
     try:
         running.start("panel")
         running.start("collector")
