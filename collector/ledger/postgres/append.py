@@ -20,6 +20,7 @@ Content = tuple[int | None, int, int]
 """A report's series, upload and download bytes, which a duplicate must have, too."""
 IdOf = Callable[[Report], int | None]
 
+# Of Citus the row count is what was selected, but for the rows of a RETURNING.
 _STORE = """
     INSERT INTO report (group_id, position, report_key, series_id, upload_bytes, download_bytes,
         billed_bytes, connections, reported_at, reporter)
@@ -30,6 +31,7 @@ _STORE = """
         AS r (part, position, report_key, series_id, upload_bytes, download_bytes, billed_bytes,
             connections, reported_at, reporter)
     ON CONFLICT (report_key) DO NOTHING
+    RETURNING 1
 """
 # These row locks serialise commits with the dropping of series.
 _STORE_GROUPS = """

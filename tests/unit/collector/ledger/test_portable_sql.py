@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from collector.ledger.postgres import append
+
 ROOT = Path(__file__).parents[4]
 ROOMS = (
     "collector/ledger/postgres",
@@ -50,6 +52,16 @@ def test_no_change_of_rows_depends_on_a_function_that_differs_from_row_to_row():
         for text in volatile_changes(path.read_text(encoding="utf-8"))
     ]
     assert not found, "use statement_timestamp():\n" + "\n".join(found)
+
+
+def test_what_a_commit_stored_is_counted_by_the_rows_that_it_returns():
+    """Citus counts the rows that an INSERT … SELECT … ON CONFLICT DO NOTHING has selected.
+
+    A report that another collector stored meanwhile would be taken for stored, and counted twice in
+    the sums of its group.
+    """
+    text = " ".join(append._STORE.split())
+    assert text.endswith("ON CONFLICT (report_key) DO NOTHING RETURNING 1")
 
 
 def bare_divisions(source):
