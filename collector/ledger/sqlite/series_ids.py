@@ -12,6 +12,7 @@ SeriesKey = tuple[str, str, int, str]
 MAX_USERS = 300_000
 MAX_SERIES = 2_000_000
 """Beyond either bound all is forgotten, and asked for again."""
+MAX_RECENT = 20_000
 _PLACE_BYTES = 2
 _ID_BYTES = 4
 _ENTRY_BYTES = _PLACE_BYTES + _ID_BYTES
@@ -30,6 +31,8 @@ class SeriesIds:
         self._places: dict[tuple[str, int, str], bytes] = {}
         """The numbers of servers with port and protocol."""
         self._series = 0
+        self.recent: dict[SeriesKey, int] = {}
+        """Those that were asked for last, which are found fastest."""
 
     def __len__(self) -> int:
         """Return how many series are remembered."""
@@ -37,6 +40,8 @@ class SeriesIds:
 
     def get(self, key: SeriesKey) -> int | None:
         """Return the id of a series; None if it is not remembered."""
+        if (recent := self.recent.get(key)) is not None:
+            return recent
         try:
             entries, place = self._of_user[key[0]], self._places[key[1:]]
         except KeyError:
@@ -46,7 +51,11 @@ class SeriesIds:
             if at < 0:
                 return None
             at = entries.find(place, at + 1)
-        return int.from_bytes(entries[at + _PLACE_BYTES : at + _ENTRY_BYTES])
+        found = int.from_bytes(entries[at + _PLACE_BYTES : at + _ENTRY_BYTES])
+        if len(self.recent) >= MAX_RECENT:
+            self.recent.clear()
+        self.recent[key] = found
+        return found
 
     def remember(self, key: SeriesKey, series_id: int) -> None:
         """Remember the id of a series that is not remembered yet."""
@@ -64,6 +73,7 @@ class SeriesIds:
 
     def clear(self) -> None:
         """Forget all."""
+        self.recent.clear()
         self._of_user.clear()
         self._places.clear()
         self._series = 0

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from msgspec.structs import astuple
-
 from collector.errors import LedgerError, NotStoredError
 from collector.ledger import Batch, Progress, Receipt
 from collector.ledger.capacity import Capacity, Room
@@ -27,10 +25,9 @@ from collector.ledger.sqlite.commit_group import CommitGroup
 from collector.ledger.sqlite.database import SqliteDatabase
 from collector.ledger.sqlite.file import LEDGER, connect, lock, not_stored
 from collector.ledger.sqlite.key_filter import KeyFilter
-from collector.ledger.sqlite.series_ids import SeriesIds, SeriesKey
+from collector.ledger.sqlite.series_ids import SeriesIds
 from collector.ledger.sqlite.unfolded import REPORTS_PER_SLICE, Folding, Sums, Unfolded
 from collector.ledger.statistics_values import IdleSeries
-from collector.reports.report import Report
 from collector.runtime.sqlite.background_check import check_noted
 from collector.runtime.sqlite.file import check_whole, closed_on_fault
 from collector.schema import Policy
@@ -39,7 +36,6 @@ _APPEND = (
     "INSERT INTO report (seq, report_key, series_id, upload_bytes, download_bytes, "
     "connections, reported_at, received_at, reporter, billed_bytes)"
 )
-_Content = tuple[int | None, int, int]
 
 
 class SqliteLedger:
@@ -146,9 +142,21 @@ class SqliteLedger:
         self._filter.keep_up(self._last_seq - self._first_seq, self._unfolded.keys())
         with self._transaction():
             room = self._room_for(batches)
-            group = CommitGroup(self._last_seq, room, received_at_millis)
-            known = self._known_seqs(batches)
-            receipts = [self._take(batch, group, known) for batch in batches]
+            keys = [
+                report.report_key
+                for batch in batches
+                for report in batch.reports
+                if report.report_key is not None
+            ]
+            group = CommitGroup(
+                self._db,
+                self._series,
+                known=self._known_seqs(keys),
+                room=room,
+                last_seq=self._last_seq,
+                received_at_millis=received_at_millis,
+            )
+            receipts = group.take(batches, keys)
             if group.rows and not self._is_run_noted:
                 sqlite_runs.begin(self._db, after_seq=self._last_seq)
             # whatever becomes of the commit
@@ -213,90 +221,11 @@ class SqliteLedger:
         finally:
             self._db.execute("PRAGMA synchronous = FULL")
 
-    def _known_seqs(self, batches: Sequence[Batch]) -> dict[bytes, int]:
+    def _known_seqs(self, keys: Sequence[bytes]) -> dict[bytes, int]:
         """Look up which of the ids are stored already, and where."""
-        keys = [
-            report.report_key
-            for batch in batches
-            for report in batch.reports
-            if report.report_key is not None
-        ]
         known = self._unfolded.seqs_of(keys)
         known.update(key_index.seqs_of(self._db, self._filter.may_have(keys)))
         return known
-
-    def _take(self, batch: Batch, group: CommitGroup, known: dict[bytes, int]) -> Receipt:
-        """Add a batch to what a commit will store; its new ids become known."""
-        duplicates: list[tuple[Report, int]] = []
-        full: list[int] = []
-        room, find_series, appended = group.room, self._series.get, group.rows
-        seq, received_at_millis, reporter = group.last_seq, group.received_at_millis, batch.reporter
-        raw_bytes = billed_bytes = 0
-        for place, report in enumerate(batch.reports):
-            fields = astuple(report)
-            key, up, down, billed = fields[8], fields[4], fields[5], fields[9]
-            if key is not None and (stored := known.get(key)) is not None:
-                duplicates.append((report, stored))
-                continue
-            if room is not None and not room.take(report):
-                full.append(place)
-                continue
-            series_key = fields[:4]
-            series_id = find_series(series_key) or self._series_id(series_key)
-            seq += 1
-            if key is not None:
-                known[key] = seq
-            appended.append(
-                (seq, key, series_id, *fields[4:8], received_at_millis, reporter, billed)
-            )
-            raw_bytes += up + down
-            billed_bytes += up + down if billed is None else billed
-        accepted, group.last_seq = seq - group.last_seq, seq
-        group.raw_bytes += raw_bytes
-        group.billed_bytes += billed_bytes
-        if accepted:
-            group.sent.append((reporter, raw_bytes))
-        conflicts = self._count_conflicts(duplicates, group) if duplicates else 0
-        return Receipt(accepted, len(duplicates), conflicts, tuple(full))
-
-    def _count_conflicts(self, duplicates: Sequence[tuple[Report, int]], group: CommitGroup) -> int:
-        """Count the duplicates whose content is not what is stored, while that is still kept."""
-        first_seq = group.rows[0][0] if group.rows else self._last_seq + 1
-        query = "SELECT series_id, upload_bytes, download_bytes FROM report WHERE seq = ?"
-        conflicts = 0
-        for report, seq in duplicates:
-            stored: _Content | None
-            if seq >= first_seq:
-                stored = group.rows[seq - first_seq][2:5]
-            else:
-                stored = self._db.execute(query, (seq,)).fetchone()
-            series_key = (report.username, report.server, report.port, report.protocol)
-            sent = (self._find_series(series_key), report.upload_bytes, report.download_bytes)
-            conflicts += stored is not None and stored != sent
-        return conflicts
-
-    def _series_id(self, key: SeriesKey) -> int:
-        """Return the id of a series, which may be a new one."""
-        found = self._find_series(key)
-        if found is None:
-            statement = (
-                "INSERT INTO series (username, server, port, protocol) VALUES (?, ?, ?, ?) "
-                "RETURNING id"
-            )
-            (found,) = self._db.execute(statement, key).fetchone()
-            self._series.remember(key, found)
-        return found
-
-    def _find_series(self, key: SeriesKey) -> int | None:
-        found = self._series.get(key)
-        if found is None:
-            query = (
-                "SELECT id FROM series "
-                "WHERE username = ? AND server = ? AND port = ? AND protocol = ?"
-            )
-            for (found,) in self._db.execute(query, key):
-                self._series.remember(key, found)
-        return found
 
     def age(self, *, ran_millis: int, kept_millis: int) -> int:
         """Note that a collector ran so much longer; return up to which seq reports are old."""
