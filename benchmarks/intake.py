@@ -1,7 +1,8 @@
 """How many reports a second are on disk, beside a bare ledger, an idle server and a naive one.
 
-    uv run --group bench python benchmarks/intake.py [--rounds 3]
+    uv run --group bench python benchmarks/intake.py [--rounds 3] [--no-peers]
 
+Where they are installed, Redis, VictoriaMetrics and InfluxDB 1.x take the same reports in turns.
 Every server runs on core 0 alone, the sender on core 1. The contestants take turns in each round;
 medians over the rounds are compared. A report is counted when the answer after its commit is read.
 """
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from typing import Any
 import msgspec
 import uvicorn
 from fastapi import FastAPI
+from intake_peers import PEERS, Peer
 from naive_server import naive_app
 from rich.console import Console
 from rich.table import Table
@@ -63,6 +65,7 @@ def main() -> int:
     """Run the rounds and print the tables; or serve as one of the contestants."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--no-peers", action="store_true", help="leave out other programs")
     parser.add_argument("--serve", choices=KINDS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
@@ -71,8 +74,15 @@ def main() -> int:
         serve(arguments.serve, arguments.folder, arguments.port)
         return 0
     os.sched_setaffinity(0, SENDER_CORE)
-    batches: dict[str, list[Run]] = {kind: [] for kind in KINDS}
-    singles: dict[str, list[Run]] = {kind: [] for kind in KINDS}
+    peers = []
+    for peer in () if arguments.no_peers else PEERS:
+        if reason := peer.why_not():
+            console.print(f"left out: {peer.name}: {reason}")
+        else:
+            peers.append(peer)
+    names = (*KINDS, *(peer.name for peer in peers))
+    batches: dict[str, list[Run]] = {name: [] for name in names}
+    singles: dict[str, list[Run]] = {name: [] for name in names}
     ledgers: list[float] = []
     for number in range(arguments.rounds):
         console.print(f"round {number + 1} of {arguments.rounds}")
@@ -82,6 +92,9 @@ def main() -> int:
             batches[kind].append(measure(kind, size=BATCH, requests=count, connections=4))
             count = 1500 if kind == "naive" else 10_000
             singles[kind].append(measure(kind, size=1, requests=count, connections=64))
+        for peer in peers:
+            batches[peer.name].append(measure(peer, size=BATCH, requests=200, connections=4))
+            singles[peer.name].append(measure(peer, size=1, requests=10_000, connections=64))
     show(f"Batches of {BATCH:,} reports over 4 connections", batches)
     ours = statistics.median(each.reports_per_second for each in batches["ours"])
     bare = statistics.median(ledgers)
@@ -131,21 +144,34 @@ def _acknowledging(lifespan: Lifespan[FastAPI]) -> Lifespan[FastAPI]:
 
 
 @contextlib.contextmanager
-def running(kind: str) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+def running(kind: str | Peer) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """Run a contestant; yield its port and process."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        command = [sys.executable, __file__, "--serve", kind, "--folder", folder]
-        process = subprocess.Popen(  # noqa: S603 - this very file
-            [*command, "--port", str(port)], stderr=subprocess.DEVNULL
-        )
+        process = _start(kind, Path(folder), port)
         try:
             _wait_for(port)
+            if isinstance(kind, Peer):
+                kind.prepare(port)
             yield port, process
         finally:
             process.kill()
             process.wait()
+
+
+def _start(kind: str | Peer, folder: Path, port: int) -> subprocess.Popen[bytes]:
+    mine = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, SERVER_CORE)  # a process begins on the core of the one that starts it
+    try:
+        if isinstance(kind, Peer):
+            return kind.start(folder, port)
+        command = [sys.executable, __file__, "--serve", kind, "--folder", str(folder)]
+        return subprocess.Popen(  # noqa: S603 - this very file
+            [*command, "--port", str(port)], stderr=subprocess.DEVNULL
+        )
+    finally:
+        os.sched_setaffinity(0, mine)
 
 
 def _wait_for(port: int) -> None:
@@ -157,14 +183,21 @@ def _wait_for(port: int) -> None:
     raise SystemExit("a contestant did not start")
 
 
-def measure(kind: str, *, size: int, requests: int, connections: int) -> Run:
+def measure(kind: str | Peer, *, size: int, requests: int, connections: int) -> Run:
     """Send a load and time it; the first tenth warms up and is not counted."""
-    bodies = [_body(size) for _ in range(requests)]
+    encode, is_answered = (_request, _is_accepted)
+    if isinstance(kind, Peer):
+        encode, is_answered = kind.request, kind.is_answered
+    encoded = [encode(_reports(size)) for _ in range(requests)]
+
+    def is_whole(answer: bytes) -> bool:
+        return is_answered(answer, size)
+
     with running(kind) as (port, process):
         warm = requests // 10 or 1
-        _send(port, bodies[:warm], connections)
+        _send(port, encoded[:warm], connections, is_whole)
         cpu_before, started_at = _cpu_seconds(process.pid), time.perf_counter()
-        millis = _send(port, bodies[warm:], connections)
+        millis = _send(port, encoded[warm:], connections, is_whole)
         seconds = time.perf_counter() - started_at
         cpu_seconds = _cpu_seconds(process.pid) - cpu_before
     reports = (requests - warm) * size
@@ -179,7 +212,22 @@ _dice = random.Random(7)  # noqa: S311 - made-up reports
 
 
 def _body(size: int) -> bytes:
-    reports = [
+    reports = _reports(size)
+    return msgspec.json.encode(reports if size > 1 else reports[0])
+
+
+def _request(reports: Sequence[dict[str, str | int]]) -> bytes:
+    body = msgspec.json.encode(reports if len(reports) > 1 else reports[0])
+    return _head(body) + body
+
+
+def _is_accepted(answer: bytes, _: int) -> bool:
+    assert answer.startswith(b"HTTP/1.1 200"[: len(answer)]), answer[:200]
+    return answer.endswith(b"}")
+
+
+def _reports(size: int) -> list[dict[str, str | int]]:
+    return [
         {
             "report_id": f"{_dice.getrandbits(64):x}",
             "user_token": f"user{_dice.randrange(USERS)}",
@@ -191,12 +239,13 @@ def _body(size: int) -> bytes:
         }
         for _ in range(size)
     ]
-    return msgspec.json.encode(reports if size > 1 else reports[0])
 
 
-def _send(port: int, bodies: list[bytes], connections: int) -> list[float]:
-    """Send bodies over so many connections, each waiting for its answer; return milliseconds."""
-    waiting = iter([_head(body) + body for body in bodies])
+def _send(
+    port: int, requests: list[bytes], connections: int, is_whole: Callable[[bytes], bool]
+) -> list[float]:
+    """Send requests over so many connections, each waiting for its answer; return milliseconds."""
+    waiting = iter(requests)
     millis: list[float] = []
     with contextlib.ExitStack() as open_ones, selectors.DefaultSelector() as selector:
 
@@ -216,13 +265,12 @@ def _send(port: int, bodies: list[bytes], connections: int) -> list[float]:
                 chunk = connection.recv(65536)
                 assert chunk, "the connection was closed"
                 answers[connection] += chunk
-                if not answers[connection].endswith(b"}"):
+                if not is_whole(answers[connection]):
                     continue
-                assert answers[connection].startswith(b"HTTP/1.1 200"), answers[connection][:200]
                 millis.append((time.perf_counter() - sent_at[connection]) * 1000)
                 selector.unregister(connection)
                 send(connection)
-    assert len(millis) == len(bodies), "a request was not answered"
+    assert len(millis) == len(requests), "a request was not answered"
     return millis
 
 
