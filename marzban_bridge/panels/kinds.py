@@ -1,4 +1,4 @@
-"""The kinds of panel there are, and how an answer tells which one it is of."""
+"""The kinds of panel, and which of them an answer tells."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ APIS: Mapping[PanelKind, PanelApi] = {
     PanelKind.MARZBAN: MARZBAN_API,
     PanelKind.PASARGUARD: PASARGUARD_API,
 }
-"""Of the newest panels of each kind."""
+"""The interfaces of the newest panels of each kind."""
 EVERY_API = (*APIS.values(), PASARGUARD_4_API)
 MAX_SHOWN_FIELDS = 8
 
 
 def api_of(me: Any) -> PanelApi:
-    """Tell a panel's kind, and how it spells it, from its answer to who the bridge is there.
+    """Return the interface of a panel's kind, from its answer to `GET /api/admin`.
 
-    Raises NotThePanelError, which says what was seen, where it is neither kind.
+    Raises NotThePanelError, which says what was answered, where it is of neither kind.
     """
     if isinstance(me, Mapping):
         for api in EVERY_API:
@@ -40,8 +40,27 @@ def api_of(me: Any) -> PanelApi:
     )
 
 
+def api_as_set(given: PanelApi, me: Any) -> PanelApi:
+    """Return the interface of a panel whose kind is set, from the same answer.
+
+    An answer that tells no kind is taken for one of `given`. Raises NotThePanelError where it tells
+    another kind than the one that is set.
+    """
+    try:
+        api = api_of(me)
+    except NotThePanelError:
+        return given
+    kind, title = api.dialect.kind, api.dialect.title
+    if kind is not given.dialect.kind:
+        raise NotThePanelError(
+            f"the panel's kind is set to {given.dialect.kind} (MARZBAN_KIND, or kind in the panels "
+            f"file), and it answers as {title}: set {kind}, or leave it out"
+        )
+    return api
+
+
 def other_kind_of(item: Any, api: PanelApi) -> Dialect | None:
-    """Return the kind of panel a user object is of, if it is another than the one known."""
+    """Return the dialect of the kind that a user object is of, if that is not the known kind."""
     if isinstance(item, Mapping) and api.credentials_field not in item:
         for other in APIS.values():
             if other.dialect.kind is not api.dialect.kind and other.credentials_field in item:

@@ -1,4 +1,4 @@
-"""A panel behind the Panel port, of either kind: which one it is says the panel itself.
+"""A panel behind the Panel port, of either kind: the panel's answers tell which one it is.
 
 How a kind spells its interface is in `marzban` and `pasarguard`.
 """
@@ -28,7 +28,7 @@ from marzban_bridge.panels.dialect import MARZBAN, Dialect, PanelKind
 from marzban_bridge.panels.fields import bearer_of, expecting, json_of, text_of, whole
 from marzban_bridge.panels.http.connection import SIGN_IN_PATH, PanelConnection
 from marzban_bridge.panels.identity import PanelUsers
-from marzban_bridge.panels.kinds import APIS, api_of, other_kind_of
+from marzban_bridge.panels.kinds import APIS, api_as_set, api_of, other_kind_of
 from marzban_bridge.panels.listing import UserLists
 from marzban_bridge.panels.names import FIRST_PANEL, account_key
 from marzban_bridge.panels.users import (
@@ -139,7 +139,11 @@ class RestPanel:
         """Ask the panel who the bridge is, which tells its kind; return that and the answer."""
         data = json_of(await self._call("GET", "/api/admin"))
         before = self._api
-        self._api = api = self._as_given(self._api, data) if self._is_kind_given else api_of(data)
+        if self._is_kind_given:
+            api = api_as_set(before or APIS[self._dialect.kind], data)
+        else:
+            api = api_of(data)
+        self._api = api
         if before is not None and before.dialect.kind is not api.dialect.kind:
             log.warning(
                 "the panel was %s and is %s: its users go on with their accounts",
@@ -150,26 +154,6 @@ class RestPanel:
             self._version, self._lists_names_slowly = None, False
         self._dialect = api.dialect
         return api, data
-
-    def _as_given(self, given: PanelApi | None, me: Any) -> PanelApi:
-        """Return how a panel of the kind that is set spells it.
-
-        NotThePanelError where the panel says that it is another kind. One that says neither is
-        taken for what is set.
-        """
-        try:
-            api = api_of(me)
-        except NotThePanelError:
-            if given is None:
-                raise
-            return given
-        kind, title = api.dialect.kind, api.dialect.title
-        if kind is not self._dialect.kind:
-            raise NotThePanelError(
-                f"the panel's kind is set to {self._dialect.kind} (MARZBAN_KIND, or kind in the "
-                f"panels file), and it answers as {title}: set {kind}, or leave it out"
-            )
-        return api
 
     async def _known_api(self) -> PanelApi:
         """Return the interface of the panel's kind, which is asked for if it is not known."""
