@@ -22,7 +22,12 @@ from collector.errors import (
 from collector.runtime.postgres import connection as postgres_connection
 from collector.runtime.postgres import link as postgres_link
 from collector.runtime.postgres import session as postgres_session
-from collector.runtime.postgres.connection import ANSWER_SECONDS, BoundedConnection, text_of
+from collector.runtime.postgres.connection import (
+    ANSWER_SECONDS,
+    BoundedConnection,
+    is_out_of_step,
+    text_of,
+)
 from collector.runtime.postgres.session import UnfitServerError
 
 Db = postgres_link.Db
@@ -93,7 +98,7 @@ def translate(error: Exception, name: str) -> NotStoredError:
     if isinstance(error, UnfitServerError):
         return NotStoredError(f"the ledger {name} cannot be used: {text}")
     is_away = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-    if is_away or isinstance(error, pg.ReadOnlySqlTransaction):
+    if is_away or isinstance(error, pg.ReadOnlySqlTransaction) or is_out_of_step(error):
         return LedgerUnavailableError(f"the ledger {name} cannot be used now: {text}")
     return NotStoredError(f"the ledger {name} did not store: {text}")
 

@@ -102,6 +102,14 @@ def text_of(error: Exception) -> str:
     return text.rstrip(": ") or type(error).__name__
 
 
+def is_out_of_step(error: Exception) -> bool:
+    """Tell whether the driver could not make out an answer; what it answers is unknown.
+
+    A pooler whose server ends in the middle of a statement adds an error to the server's own.
+    """
+    return isinstance(error, psycopg.InternalError) and error.sqlstate is None
+
+
 class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
     """A connection that is closed when the server does not answer in time.
 

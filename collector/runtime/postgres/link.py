@@ -13,7 +13,7 @@ import psycopg
 from psycopg import errors as pg
 
 from collector.runtime.postgres import session as postgres_session
-from collector.runtime.postgres.connection import BoundedConnection
+from collector.runtime.postgres.connection import BoundedConnection, is_out_of_step
 
 Db = psycopg.Connection[tuple[Any, ...]]
 T = TypeVar("T")
@@ -109,7 +109,8 @@ class PostgresLink:
                         raise self._translated(error) from error
                     time.sleep(random.uniform(0.002, 0.02) * tries)  # noqa: S311 - spreads retries
                 except self._faults as error:
-                    if db.closed or isinstance(error, pg.ReadOnlySqlTransaction):
+                    is_other = isinstance(error, pg.ReadOnlySqlTransaction)
+                    if db.closed or is_other or is_out_of_step(error):
                         self.drop()
                     raise self._translated(error) from error
                 else:

@@ -19,6 +19,7 @@ from collector.ledger.postgres.database import PostgresDatabase
 from collector.ledger.postgres.link import Link
 from collector.ledger.postgres.reader import MAX_CONNECTIONS, PostgresReader
 from collector.ledger.postgres.writer import PostgresLedger
+from collector.runtime.postgres.connection import BoundedConnection
 from marzban_bridge.errors import NotLeadingError, StoreAwayError, StoreError
 from marzban_bridge.quota.account import Event
 from marzban_bridge.store.postgres import schema as shared_schema
@@ -294,6 +295,27 @@ class TestConnectionsThatAreCut:
             proxy.cut()
             assert reader.reporters() == []
             until_added_up(ledger, reader, reports=2)
+
+    def test_a_commit_that_is_answered_twice_is_looked_up(self, url, monkeypatch):
+        """A pooler whose server ends adds an error of its own, and the driver raises another.
+
+        Without an id the report would count twice if it were stored again.
+        """
+        original, answered_twice = BoundedConnection.transaction, []
+
+        @contextmanager
+        def transaction(db):
+            with original(db) as found:
+                yield found
+            if not answered_twice:
+                answered_twice.append(db)
+                raise psycopg.InternalError("received 2 results from command 'COMMIT'")
+
+        with closing(PostgresLedger(url)) as ledger, closing(PostgresReader(url)) as reader:
+            monkeypatch.setattr(BoundedConnection, "transaction", transaction)
+            assert store(ledger, report()) == [Receipt(1, 0)]
+            assert answered_twice[0].closed, "which answer is the next one is unknown"
+            until_added_up(ledger, reader, reports=1)
 
     def test_a_server_that_is_back_within_seconds_is_waited_for(self):
         """As one that another takes the place of, or a pooler that is restarted."""
