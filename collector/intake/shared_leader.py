@@ -29,8 +29,10 @@ BUSY_SECONDS = 1.0
 """It is polled more often until the sums have not changed for so long."""
 LONGEST_PAUSE_SECONDS = 1.0
 """The longest pause: the longer numbering takes, the less often the leader does it."""
-GATHER_SECONDS = 0.02
+GATHER_SECONDS = 0.1
 """The pause after a commit of this collector, so that others' reports are added up as well."""
+AWAITED_SECONDS = 0.02
+"""The same where a reader waits for the sums."""
 
 
 class SharedLeader:
@@ -117,7 +119,8 @@ class SharedLeader:
             poll_seconds = BUSY_POLL_SECONDS if is_busy else POLL_SECONDS
             pause_seconds = min(LONGEST_PAUSE_SECONDS, max(poll_seconds, took_seconds))
             if self._woken.wait(pause_seconds) and not self._is_stopping:
-                time.sleep(max(GATHER_SECONDS, min(LONGEST_PAUSE_SECONDS, took_seconds)))
+                gather_seconds = AWAITED_SECONDS if self._is_awaited else GATHER_SECONDS
+                time.sleep(max(gather_seconds, min(LONGEST_PAUSE_SECONDS, took_seconds)))
             self._woken.clear()
 
     def _poll(self) -> None:

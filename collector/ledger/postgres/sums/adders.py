@@ -91,7 +91,7 @@ class Adders:
                 pass
 
     def leave(self, db: Db) -> None:
-        """Have the other collectors take over this one's partitions at once."""
+        """Have the other collectors take over this one's partitions within a second."""
         self._members.leave(db)
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from collector.ledger.postgres.link import Db
 from collector.runtime.boot_clock import seconds_now
 
 BEAT_SECONDS = 1.5
+LOOKS_PER_BEAT = 3
 FORGOTTEN_LEASES = 10
 """The row of a collector that is gone is removed after so many lengths of a lease."""
 
@@ -40,6 +41,7 @@ class Members:
         self._holder = holder
         self._lease_seconds = lease_seconds
         self._beat_at_seconds = 0.0
+        self._looked_at_seconds = 0.0
         self._seen: dict[str, tuple[int, float]] = {}
         self._is_listed = False
 
@@ -53,13 +55,19 @@ class Members:
                 (self.name, self._holder),
             )
             self._beat_at_seconds, self._is_listed = now_seconds, True
+        if now_seconds - self._looked_at_seconds >= self._beat_seconds / LOOKS_PER_BEAT:
+            self._look(db, now_seconds)
+        gone = self._gone_for(self._lease_seconds, now_seconds)
+        return share_of(self.name, [each for each in self._seen if each not in gone], parts)
+
+    def _look(self, db: Db, now_seconds: float) -> None:
+        """Read the others' beats, and remove those that are long gone."""
+        self._looked_at_seconds = now_seconds
         rows = db.execute("SELECT token, beats FROM adder").fetchall()
         self._note(dict(rows), now_seconds)
         for name in self._gone_for(FORGOTTEN_LEASES * self._lease_seconds, now_seconds):
             beats, _ = self._seen.pop(name)
             db.execute("DELETE FROM adder WHERE token = %s AND beats = %s", (name, beats))
-        gone = self._gone_for(self._lease_seconds, now_seconds)
-        return share_of(self.name, [each for each in self._seen if each not in gone], parts)
 
     @property
     def _beat_seconds(self) -> float:
@@ -76,6 +84,6 @@ class Members:
         return [name for name, (_, at) in self._seen.items() if now_seconds - at > seconds]
 
     def leave(self, db: Db) -> None:
-        """Remove this collector, so that the others take its partitions at once."""
+        """Remove this collector, so that the others take its partitions within a second."""
         if self._is_listed:
             db.execute("DELETE FROM adder WHERE token = %s", (self.name,))

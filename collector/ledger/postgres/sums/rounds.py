@@ -16,7 +16,7 @@ from collector.ledger.postgres.sums.numbering import NUMBERED_REPORTS
 
 ROUND_REPORTS = MOST_AHEAD_REPORTS - 2 * NUMBERED_REPORTS
 ROUND_SECONDS = 1.0
-GATHER_SECONDS = 0.2
+GATHER_SECONDS = 0.4
 
 
 class Rounds:
