@@ -40,7 +40,13 @@ class SharedAdders:
         return next((f"adding up fails: {reason}" for reason in reasons if reason), None)
 
     def wake(self, parts: Iterable[int]) -> None:
-        """Have these partitions added up; for the leader's thread."""
+        """Have these partitions added up, and forget the problems of others; for one thread.
+
+        What is no longer behind, or another collector's now, is not tried again here.
+        """
+        parts = tuple(parts)
+        for part in self._outages.keys() - set(parts):
+            self._outages[part].forget()
         for part in parts:
             if self._is_stopping:
                 return

@@ -46,9 +46,9 @@ class Adders:
         halted = self._halted(found.behind)
         self._members.is_able = not self._failing
         mine = self._members.share(db, found.parts)
-        self._failing.intersection_update(mine)
         mine += halted if leads else []
         self.behind = [part for part in found.behind if part in mine]
+        self._failing.intersection_update(self.behind)
         return found
 
     def _halted(self, behind: Mapping[int, int]) -> list[int]:

@@ -15,7 +15,7 @@ import pytest
 
 from collector.cli import main as cli
 from collector.errors import LedgerError, SettingsError
-from collector.ledger import backend as place
+from collector.ledger import engines as place
 from collector.ledger import url as ledger_url
 from collector.ledger.postgres.backend import PostgresBackend
 from collector.ledger.postgres.writer import PostgresLedger

@@ -550,6 +550,16 @@ class TestSharedLedger:
             world.ingest._leader.wake()
             await until(lambda: not world.ingest.problems)
 
+    async def test_a_partition_that_another_collector_adds_up_by_now_is_no_problem_here(self):
+        async with SharedWorld() as world:
+            world.shared.behind = [1]
+            world.shared.adding_failure = LedgerUnavailableError("away")
+            await world.have_it_looked_at()
+            await until(lambda: world.ingest.problems == ["adding up fails: away"])
+            world.shared.behind = []
+            await world.have_it_looked_at()
+            await until(lambda: not world.ingest.problems)
+
     async def test_the_leader_purges(self, monkeypatch):
         monkeypatch.setattr("collector.intake.purge.PURGE_SECONDS", 0)
         async with SharedWorld() as world:
