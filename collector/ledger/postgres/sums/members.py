@@ -15,7 +15,7 @@ from collector.ledger.postgres.link import Db
 from collector.runtime.boot_clock import seconds_now
 
 BEAT_SECONDS = 1.5
-LOOKS_PER_BEAT = 3
+READS_PER_BEAT = 3
 FORGOTTEN_LEASES = 10
 """The row of a collector that is gone is removed after so many lengths of a lease."""
 
@@ -41,7 +41,7 @@ class Members:
         self._holder = holder
         self._lease_seconds = lease_seconds
         self._beat_at_seconds = 0.0
-        self._looked_at_seconds = 0.0
+        self._read_at_seconds = 0.0
         self._seen: dict[str, tuple[int, float]] = {}
         self._is_listed = False
 
@@ -55,14 +55,14 @@ class Members:
                 (self.name, self._holder),
             )
             self._beat_at_seconds, self._is_listed = now_seconds, True
-        if now_seconds - self._looked_at_seconds >= self._beat_seconds / LOOKS_PER_BEAT:
+        if now_seconds - self._read_at_seconds >= self._beat_seconds / READS_PER_BEAT:
             self._look(db, now_seconds)
         gone = self._gone_for(self._lease_seconds, now_seconds)
         return share_of(self.name, [each for each in self._seen if each not in gone], parts)
 
     def _look(self, db: Db, now_seconds: float) -> None:
         """Read the others' beats, and remove those that are long gone."""
-        self._looked_at_seconds = now_seconds
+        self._read_at_seconds = now_seconds
         rows = db.execute("SELECT token, beats FROM adder").fetchall()
         self._note(dict(rows), now_seconds)
         for name in self._gone_for(FORGOTTEN_LEASES * self._lease_seconds, now_seconds):
