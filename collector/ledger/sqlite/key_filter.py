@@ -28,8 +28,10 @@ from collector.runtime.sqlite.file import open_in_place
 
 log = logging.getLogger(__name__)
 
-FEWEST_KEYS = 500_000
-"""With fewer ids the indexes are in memory, and looking ids up costs little."""
+FEWEST_KEYS = 10_000
+"""With fewer ids there is no filter."""
+LEAST_KEYS = 500_000
+"""A filter has bits for so many at least: 512 KB."""
 BITS_PER_KEY = 5
 """At least; up to twice as many. 15 % of new ids are looked up with 6.7, as for 10 million."""
 MOST_KEYS_PER_BIT = 1 / 3
@@ -37,6 +39,9 @@ MOST_BITS = 2**29
 """64 MB; then ids are more than a tenth of a billion."""
 PREFIX_BYTES, PREFIX_BITS = 4, 32
 SLICES = 4096
+"""At most."""
+KEYS_PER_SLICE = 1000
+"""At least, where there are so few ids."""
 SHARE = 0.2
 """The share of time for reading the ids that were stored before."""
 STOP_SECONDS = 2.0
@@ -77,7 +82,8 @@ class KeyFilter:
                 self._bits, self._reading = self._reading.bits, None
         elif kept >= FEWEST_KEYS and (self._bits is None or self._is_due(self._bits)):
             self._is_outdated = False
-            self._reading = _Reading(self._path, _Bits(kept))
+            bits = _Bits(max(kept, LEAST_KEYS))
+            self._reading = _Reading(self._path, bits, slices=_slices_for(kept))
             self._reading.bits.set(unindexed)
             self._reading.start()
 
@@ -93,6 +99,10 @@ class KeyFilter:
         if self._reading is not None:
             self._reading.stop()
             self._reading = None
+
+
+def _slices_for(keys: int) -> int:
+    return min(SLICES, 1 << (keys // KEYS_PER_SLICE).bit_length())
 
 
 class _Bits:
@@ -139,12 +149,12 @@ class _Bits:
 class _Reading:
     """Reads the stored keys, in a thread and on a connection of its own."""
 
-    def __init__(self, path: Path, bits: _Bits) -> None:
+    def __init__(self, path: Path, bits: _Bits, *, slices: int) -> None:
         self.bits = bits
         """Of the writing thread alone."""
         self._path = path
         self._pieces: deque[tuple[int, bytes, int]] = deque()
-        self._slices_left = SLICES
+        self._slices = self._slices_left = slices
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ledger ids", daemon=True)
 
@@ -165,7 +175,7 @@ class _Reading:
     def _run(self) -> None:
         try:
             with contextlib.closing(open_in_place(self._path)) as db:
-                for number in range(SLICES):
+                for number in range(self._slices):
                     started_at = time.monotonic()
                     self._pieces.append(self._read(db, number))
                     took_seconds = time.monotonic() - started_at
@@ -176,9 +186,9 @@ class _Reading:
 
     def _read(self, db: sqlite3.Connection, number: int) -> tuple[int, bytes, int]:
         """Return the bits of a slice of all keys, from one snapshot: keys move between indexes."""
-        slice_bytes = len(self.bits.bytes) // SLICES
+        slice_bytes = len(self.bits.bytes) // self._slices
         piece = bytearray(slice_bytes)
-        step = 2**PREFIX_BITS // SLICES
+        step = 2**PREFIX_BITS // self._slices
         first, last = number * step, (number + 1) * step
         where, bounds = "key >= ?", [first.to_bytes(PREFIX_BYTES)]
         if last < 2**PREFIX_BITS:

@@ -31,6 +31,8 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def is_used_at_once(monkeypatch):
     monkeypatch.setattr(key_filter, "FEWEST_KEYS", 1)
+    monkeypatch.setattr(key_filter, "LEAST_KEYS", 1)
+    monkeypatch.setattr(key_filter, "KEYS_PER_SLICE", 1)
     monkeypatch.setattr(key_filter, "SLICES", 16)
     monkeypatch.setattr(key_filter, "SHARE", 1)
 
@@ -177,3 +179,7 @@ def test_few_ids_are_not_filtered(path, monkeypatch):
     ids.keep_up(999, [])
     ids.add([b"x" * 16])
     assert ids.may_have([b"y" * 16]) == [b"y" * 16]
+
+
+def test_a_smaller_ledger_is_read_in_fewer_slices():
+    assert [key_filter._slices_for(each) for each in (0, 1, 2, 2000)] == [1, 2, 4, 16]
