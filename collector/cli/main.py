@@ -42,7 +42,6 @@ from collector.runtime.cli import (
     run_command,
 )
 from collector.runtime.config.dotenv_file import read_environment
-from collector.runtime.heap import keep_heap_small
 from collector.runtime.listening import listen
 from collector.runtime.sqlite.file import fault
 from collector.runtime.wall_clock import wall_clock_millis
@@ -186,7 +185,6 @@ def _add_ratio_commands(ratios: argparse.ArgumentParser) -> None:
 
 
 def _serve(_: argparse.Namespace, settings: Settings) -> int:
-    keep_heap_small()
     backend = backend_of(settings.ledger_url)
     load_sources(settings.sources_file)  # a mistake in it is a one-line error, not a traceback
     damage: list[Exception] = []

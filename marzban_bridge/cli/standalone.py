@@ -26,7 +26,6 @@ from collector.errors import CollectorError
 from collector.ledger.backend import LedgerBackend
 from collector.ledger.engines import backend_of
 from collector.reports.reporters import hash_key
-from collector.runtime.heap import keep_heap_small
 from collector.runtime.http.server import Server, Signals, serving
 from collector.runtime.listening import listen, loopback_url
 from collector.runtime.private_files import keep_private, make_private, put_in_place
@@ -57,7 +56,6 @@ def up(environment: Mapping[str, str], create_app: CreateApp) -> int:
     any reporter, a first one is created, and its key is printed this once. The collector asks all
     panels about subscription tokens.
     """
-    keep_heap_small()
     settings, where, asked = read_settings(environment)
     path = file_of(settings)  # keys are stored beside it
     with (  # first: fails before any change
