@@ -1,0 +1,140 @@
+"""What waits for what at a panel that takes 200 ms for each answer, in virtual time.
+
+    uv run --group bench python benchmarks/slow_panel.py [--moving 1600] [--crossing 40]
+
+The bridge and a simulated panel share this process, whose clock stands still while they compute:
+the figures are waiting alone, and the same on every machine. 80 limits a second have to be
+published, and two users a second use up their quotas, while a pass over all is under way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import selectors
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT)]
+
+
+class VirtualTime(selectors.DefaultSelector):
+    """Lets time pass only while all tasks sleep."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_seconds = 1000.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Jump to the next timer."""
+        self.now_seconds += max(0.0, timeout or 0.0)
+        return super().select(0)
+
+
+TIMES = VirtualTime()
+time.monotonic = lambda: TIMES.now_seconds  # before the bridge's modules are read, which keep it
+
+from tests.support.bridge.bridge_builders import gib  # noqa: E402
+from tests.support.bridge.bridge_world import WaitingFeed  # noqa: E402
+from tests.support.bridge.world import World  # noqa: E402
+
+ANSWER_SECONDS = 0.2
+MOVES_IN_TICK, TICK_SECONDS = 8, 0.1
+BETWEEN_CROSSINGS_SECONDS = 0.5
+BEFORE_CROSSINGS_SECONDS = 2.0
+LONGEST_SECONDS = 3600.0
+
+
+class SlowPanel(httpx.AsyncBaseTransport):
+    """Answers each request after a while, however many there are."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+        self._inner = inner
+        self._in_flight = self.most_in_flight = 0
+        self.written_at: dict[str, float] = {}
+        self.requests: Counter[str] = Counter()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Answer one request."""
+        place, _, name = request.url.path.removeprefix("/api/").partition("/")
+        self.requests[f"{request.method} {place}"] += 1
+        if request.method == "PUT":
+            self.written_at.setdefault(name, time.monotonic())
+        self._in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self._in_flight)
+        await asyncio.sleep(ANSWER_SECONDS)
+        self._in_flight -= 1
+        return await self._inner.handle_async_request(request)
+
+
+def main() -> int:
+    """Measure once and print what waited how long."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--moving", type=int, default=1600)
+    parser.add_argument("--crossing", type=int, default=40)
+    arguments = parser.parse_args()
+    loop = asyncio.SelectorEventLoop(TIMES)
+    loop.time = time.monotonic  # type: ignore[method-assign]
+    asyncio.new_event_loop = lambda: loop
+    moving = [f"moving{number:05}" for number in range(arguments.moving)]
+    crossing = [f"crossing{number:05}" for number in range(arguments.crossing)]
+    with tempfile.TemporaryDirectory() as folder:
+        world = World(Path(folder))
+        for name in (*moving, *crossing):
+            world.panel.create_user(name, data_limit=gib(10))
+            world.panel.use_traffic(name, gib(1))
+            world.ledger.report(name, 1)
+        world.one_pass()
+        feed = WaitingFeed(world.ledger)
+        world.ledger.transport = lambda: feed
+        world.restart()
+        panel = world.transport._inner = SlowPanel(world.transport._inner)  # noqa: SLF001 - a test's
+        world.run(measure(world, panel, moving, crossing))
+        world.close()
+    return 0
+
+
+async def measure(world: World, panel: SlowPanel, moving: list[str], crossing: list[str]) -> None:
+    """Let usage grow, and print how soon each write arrived in the panel."""
+    running = asyncio.create_task(world.bridges.run())
+    await asyncio.sleep(BEFORE_CROSSINGS_SECONDS)
+    began_at = time.monotonic()
+    sent_at: dict[str, float] = {}
+
+    async def report(names: list[str], used_bytes: int, at_once: int, pause_seconds: float) -> None:
+        for first in range(0, len(names), at_once):
+            for name in names[first : first + at_once]:
+                sent_at[name] = time.monotonic()
+                world.ledger.report(name, used_bytes)
+            await asyncio.sleep(pause_seconds)
+
+    await asyncio.gather(
+        report(moving, gib(1), MOVES_IN_TICK, TICK_SECONDS),
+        report(crossing, gib(11), 1, BETWEEN_CROSSINGS_SECONDS),
+    )
+    while panel.written_at.keys() < sent_at.keys():
+        assert time.monotonic() < began_at + LONGEST_SECONDS, "not all limits were written"
+        await asyncio.sleep(TICK_SECONDS)
+    for what, names in (("published", moving), ("used up", crossing)):
+        seconds = sorted(panel.written_at[name] - sent_at[name] for name in names)
+        p99 = seconds[int(len(seconds) * 0.99)]
+        print(f"{what}: median {statistics.median(seconds):.2f} s, p99 {p99:.2f} s")  # noqa: T201
+    metrics = world.bridge.metrics
+    print(  # noqa: T201
+        f"all written after {max(panel.written_at.values()) - began_at:.0f} s; a pass took "
+        f"{metrics.pass_seconds._value.get():.1f} s (0: none ended); at most "  # noqa: SLF001
+        f"{panel.most_in_flight} requests at once; {dict(panel.requests)}"
+    )
+    running.cancel()
+    await asyncio.wait([running])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
