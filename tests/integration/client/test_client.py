@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import inspect
 import threading
+import time
 from datetime import UTC, datetime
 
 import httpx
@@ -86,6 +87,15 @@ def make(request, collector, monkeypatch):
     yield build
     for close in made:
         close()
+
+
+def flushed_in_vain(client):
+    """Flush until an answer has come that delivers nothing; a flush ends at its deadline only."""
+    backlog = client.flush(timeout_seconds=0.1)
+    until = time.monotonic() + 60
+    while client.problem is None and time.monotonic() < until:
+        backlog = client.flush(timeout_seconds=0.1)
+    return backlog
 
 
 def test_both_kinds_have_the_same_methods_with_the_same_arguments():
@@ -232,7 +242,7 @@ def test_what_a_web_server_in_between_answers_loses_nothing_and_is_told(
     collector.script = lambda _: page
     client = make(spool=tmp_path / "spool")
     client.queue(*(report() for _ in range(50)))
-    backlog = client.flush(timeout_seconds=0.1)
+    backlog = flushed_in_vain(client)
     assert (backlog.items, backlog.set_aside_total, client.dead_letters()) == (50, 0, [])
     assert f"is not reached: something else answers {status} with text/html" in client.problem
     with pytest.raises(NotDeliveredError, match="is not reached"):
@@ -416,6 +426,6 @@ def test_a_collector_s_answer_to_another_request_loses_nothing_and_is_told(
     collector.script = lambda _: mixed_up
     client = make(spool=tmp_path / "spool")
     client.queue(report())
-    backlog = client.flush(timeout_seconds=0.1)
+    backlog = flushed_in_vain(client)
     assert (backlog.items, backlog.set_aside_total) == (1, 0)
     assert "another request" in client.problem

@@ -84,10 +84,13 @@ class Connection:
 
 
 def whole_answers(data: bytes) -> list[bytes]:
-    """Split what a server wrote into its whole answers."""
-    found = []
+    """Split what a server wrote into its whole answers; `100 Continue` belongs to the next one."""
+    found, before = [], b""
     while END_OF_HEAD in data:
         head, _, rest = data.partition(END_OF_HEAD)
+        if head.startswith(b"HTTP/1.1 100 "):
+            before, data = before + head + END_OF_HEAD, rest
+            continue
         lengths = [
             int(line.partition(b":")[2])
             for line in head.split(b"\r\n")
@@ -96,8 +99,8 @@ def whole_answers(data: bytes) -> list[bytes]:
         length = lengths[0] if lengths else 0
         if len(rest) < length:
             break
-        found.append(head + END_OF_HEAD + rest[:length])
-        data = rest[length:]
+        found.append(before + head + END_OF_HEAD + rest[:length])
+        before, data = b"", rest[length:]
     return found
 
 
