@@ -1,15 +1,18 @@
 """Which collectors are running, and which partitions each of them adds up.
 
 Every collector counts its beats in a row of its own, and watches the rows of the others by its own
-clock: one whose count stands still for the length of a lease is gone. From the same rows all come
-to the same division. While they disagree, two may add up one partition, which does no harm, or a
-partition waits, until they agree again: for a lease at most.
+clock: one whose count stands still for the length of a lease is gone, and one that is new here runs
+from its next beat on. So a row that was restored with the database, or left by all that were
+killed, has no partitions. From the same rows all come to the same division. While they disagree,
+two may add up one partition, which does no harm, or a partition waits, until they agree again: for
+a lease at most.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from collector.ledger.postgres.link import Db
 from collector.runtime.boot_clock import seconds_now
@@ -31,6 +34,16 @@ def share_of(me: str, running: Sequence[str], parts: Sequence[int]) -> list[int]
     return [part for turn, part in enumerate(sorted(parts)) if turn % len(ordered) == place]
 
 
+class _Seen(NamedTuple):
+    """The row of another collector."""
+
+    beats: int
+    at_seconds: float
+    """When it last changed, by this collector's clock, or was first read."""
+    has_beaten: bool
+    """Whether it has changed since it was first read."""
+
+
 class Members:
     """The collectors of a ledger, as one of them sees them; for one thread at a time."""
 
@@ -42,7 +55,7 @@ class Members:
         self._lease_seconds = lease_seconds
         self._beat_at_seconds = 0.0
         self._read_at_seconds = 0.0
-        self._seen: dict[str, tuple[int, float]] = {}
+        self._seen: dict[str, _Seen] = {}
         self._is_listed = False
 
     def share(self, db: Db, parts: Sequence[int]) -> list[int]:
@@ -58,7 +71,8 @@ class Members:
         if now_seconds - self._read_at_seconds >= self._beat_seconds / READS_PER_BEAT:
             self._look(db, now_seconds)
         gone = self._gone_for(self._lease_seconds, now_seconds)
-        return share_of(self.name, [each for each in self._seen if each not in gone], parts)
+        running = [name for name, it in self._seen.items() if it.has_beaten and name not in gone]
+        return share_of(self.name, running, parts)
 
     def _look(self, db: Db, now_seconds: float) -> None:
         """Read the others' beats, and remove those that are long gone."""
@@ -66,7 +80,7 @@ class Members:
         rows = db.execute("SELECT token, beats FROM adder").fetchall()
         self._note(dict(rows), now_seconds)
         for name in self._gone_for(FORGOTTEN_LEASES * self._lease_seconds, now_seconds):
-            beats, _ = self._seen.pop(name)
+            beats = self._seen.pop(name).beats
             db.execute("DELETE FROM adder WHERE token = %s AND beats = %s", (name, beats))
 
     @property
@@ -75,13 +89,14 @@ class Members:
 
     def _note(self, beats: dict[str, int], now_seconds: float) -> None:
         for name, count in beats.items():
-            if name != self.name and self._seen.get(name, (None, 0.0))[0] != count:
-                self._seen[name] = (count, now_seconds)
+            known = self._seen.get(name)
+            if name != self.name and (known is None or known.beats != count):
+                self._seen[name] = _Seen(count, now_seconds, has_beaten=known is not None)
         for name in self._seen.keys() - beats.keys():
             del self._seen[name]
 
     def _gone_for(self, seconds: float, now_seconds: float) -> list[str]:
-        return [name for name, (_, at) in self._seen.items() if now_seconds - at > seconds]
+        return [name for name, it in self._seen.items() if now_seconds - it.at_seconds > seconds]
 
     def leave(self, db: Db) -> None:
         """Remove this collector, so that the others take its partitions within a second."""

@@ -172,11 +172,25 @@ class TestPartitions:
             ledger.close()
 
     def shared_out(self, collectors):
-        """Have both know of each other and of all partitions."""
+        """Have both know of each other and of all partitions; store 120 reports."""
         for _ in range(3):
             store(collectors[1], batch(*(report(name) for name in self.USERS)))
             for ledger in (*collectors, *collectors):
                 poll(ledger)
+
+        def shares():
+            for ledger in collectors:
+                poll(ledger)
+            return [
+                sorted(
+                    ledger._keeper.ask(
+                        lambda db, it=ledger: it._adders._members.share(db, range(4))
+                    )
+                )
+                for ledger in collectors
+            ]
+
+        until("each has its half", lambda: sorted(shares()) == [[0, 2], [1, 3]])
 
     def test_each_collector_adds_up_its_half(self, url, collectors):
         self.shared_out(collectors)

@@ -83,8 +83,17 @@ def world(monkeypatch):
 def test_one_has_all_and_a_second_one_takes_half(world):
     one, two = world.member(), world.member()
     assert world.shares(one) == [[0, 1, 2, 3]]
-    shares = world.shares(one, two, seconds=2)
+    shares = world.shares(one, two, seconds=2.5)
     assert sorted(shares) == [[0, 2], [1, 3]]
+
+
+def test_rows_that_a_restored_database_brings_have_no_partitions_and_are_removed(world):
+    world.table.rows |= {"a": 7, "z": 9}
+    one = world.member()
+    assert world.shares(one) == [[0, 1, 2, 3]]
+    assert world.shares(one, seconds=3) == [[0, 1, 2, 3]]
+    world.shares(one, seconds=62)
+    assert list(world.table.rows) == [one.name]
 
 
 def test_the_partitions_of_one_that_is_gone_are_taken_within_a_lease(world):
