@@ -57,6 +57,8 @@ GREEDY = "greedy"
 DISK_MIB = 1024
 SETTLE_SECONDS = 240
 GROWTH_SHARE, GROWTH_MIB = 0.15, 16
+STARTING_SECONDS = 15.0
+"""A program is not compared with what it took before it had loaded all its modules."""
 SUMS = (
     'SELECT sum("upload_bytes") AS up, sum("download_bytes") AS down, count("upload_bytes") AS n '
     'FROM "{}"."traffic"'
@@ -262,7 +264,8 @@ class Soak:
         problems = []
         for name in (COLLECTOR, BRIDGE):
             samples = self.memory[name]
-            last = [mib for _, pid, mib in samples if pid == samples[-1][1]]
+            own = [each for each in samples if each[1] == samples[-1][1]]
+            last = [mib for at, _, mib in own if at > own[0][0] + STARTING_SECONDS]
             if len(last) < 20:
                 continue
             tenth = len(last) // 10

@@ -157,8 +157,8 @@ async def test_who_waits_at_the_feed_is_told_of_a_correction(world):
 async def test_what_a_crash_left_open_is_carried_out_by_the_next_collector(path):
     with closing(SqliteLedger(path)) as ledger:
         ledger.record([batch(report("alice"))], received_at_millis=NOON_MILLIS)
-    from collector.ledger.backend import backend_of  # noqa: PLC0415
     from collector.ledger.corrections import Kind, Wanted  # noqa: PLC0415
+    from collector.ledger.engines import backend_of  # noqa: PLC0415
 
     backend_of(f"sqlite:///{path}").ask_correction(
         Wanted(
