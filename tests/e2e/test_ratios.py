@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 
 import httpx
@@ -30,6 +31,7 @@ class Both:
         rules = self.collector.app.state.collector.rules
         while (await rules.current()).billing.ratio_millis("de-1") != rule.ratio_millis:
             rules._rules = None  # this query, too, may have begun before
+            await asyncio.sleep(0)  # it is over only when its task's callback has run
 
     async def report(self, amount_bytes: int, **options) -> None:
         """Report in pieces: a byte of rounding for each would show in the sums."""
