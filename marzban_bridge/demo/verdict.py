@@ -52,7 +52,7 @@ async def _check_user(
             problems.append("is not listed as an unknown name")
         return Line(
             username=username,
-            status="orphan",
+            status="unknown name",
             balance=None,
             reported_bytes=line.acknowledged_bytes,
             ledger_bytes=ledger_bytes,
