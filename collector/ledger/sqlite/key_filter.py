@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from collector.ledger.sqlite.key_index import INDEXES
+from collector.ledger.sqlite.key_index import INDEXES, PREFIX_BYTES, PREFIXES, between
 from collector.runtime.sqlite.file import open_in_place
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ BITS_PER_KEY = 5
 MOST_KEYS_PER_BIT = 1 / 3
 MOST_BITS = 2**29
 """64 MB; then ids are more than a tenth of a billion."""
-PREFIX_BYTES, PREFIX_BITS = 4, 32
+PREFIX_BITS = 8 * PREFIX_BYTES
 SLICES = 4096
 """At most."""
 KEYS_PER_SLICE = 1000
@@ -188,11 +188,9 @@ class _Reading:
         """Return the bits of a slice of all keys, from one snapshot: keys move between indexes."""
         slice_bytes = len(self.bits.bytes) // self._slices
         piece = bytearray(slice_bytes)
-        step = 2**PREFIX_BITS // self._slices
-        first, last = number * step, (number + 1) * step
-        where, bounds = "key >= ?", [first.to_bytes(PREFIX_BYTES)]
-        if last < 2**PREFIX_BITS:
-            where, bounds = "key >= ? AND key < ?", [*bounds, last.to_bytes(PREFIX_BYTES)]
+        step = PREFIXES // self._slices
+        first = number * step
+        where, bounds = between(first, first + step)
         # One text of all: the rows are read without a lock on the interpreter.
         prefixes = f"group_concat(hex(substr(key, 1, {PREFIX_BYTES})), '')"
         db.execute("BEGIN")

@@ -30,9 +30,10 @@ KEYS_PER_ROUND = 500_000
 """New ids per round of the cursor; the recent index holds about half as many."""
 MIDDLE_ROUNDS = 4
 """With ids of so many rounds the middle index is used."""
-CURSOR_BYTES = 4
-CURSOR_STEPS = 2 ** (8 * CURSOR_BYTES)
-"""The positions of the cursor: the first bytes of keys, which are hashes and so spread evenly."""
+PREFIX_BYTES = 4
+PREFIXES = 2 ** (8 * PREFIX_BYTES)
+"""The values of the first bytes of keys, which are hashes and so spread evenly. They are the
+positions of a cursor."""
 QUIET_SHARE = 1 / 256
 """The share of a round that each purge merges, so that merging goes on without new ids."""
 SINCE_SEQ = "key_table_since_seq"
@@ -57,6 +58,16 @@ def index(db: sqlite3.Connection, *, after: int, through: int) -> None:
     _merge_next(db, RECENT, MIDDLE if has_middle else large, share=added / KEYS_PER_ROUND)
     if has_middle:
         _merge_next(db, MIDDLE, large, share=added / keys_per_middle_round(kept))
+
+
+def between(first: int, last: int) -> tuple[str, Sequence[bytes]]:
+    """Return the condition on keys from one prefix up to, not including, another; and its values.
+
+    The last prefix may be PREFIXES, which no key has.
+    """
+    if last < PREFIXES:
+        return "key >= ? AND key < ?", [each.to_bytes(PREFIX_BYTES) for each in (first, last)]
+    return "key >= ?", [first.to_bytes(PREFIX_BYTES)]
 
 
 def keys_per_middle_round(kept: int) -> int:
@@ -124,20 +135,18 @@ def _current(db: sqlite3.Connection) -> int:
 
 def _merge_next(db: sqlite3.Connection, source: str, target: str, *, share: float) -> None:
     """Advance an index's cursor by a share of a round, and merge the ids that it passes."""
-    steps = min(CURSOR_STEPS, round(share * CURSOR_STEPS))
+    steps = min(PREFIXES, round(share * PREFIXES))
     cursor = int(_meta(db, _CURSORS[source]) or 0)
     end = cursor + steps
-    for first, last in ((cursor, min(end, CURSOR_STEPS)), (0, end - CURSOR_STEPS)):
+    for first, last in ((cursor, min(end, PREFIXES)), (0, end - PREFIXES)):
         if first < last:
             _merge(db, source, target, first, last)
-    _set_meta(db, _CURSORS[source], str(end % CURSOR_STEPS))
+    _set_meta(db, _CURSORS[source], str(end % PREFIXES))
 
 
 def _merge(db: sqlite3.Connection, source: str, target: str, first: int, last: int) -> None:
     """Merge the ids of an index from one position of its cursor up to, not including, another."""
-    where, bounds = "key >= ?", [first.to_bytes(CURSOR_BYTES)]
-    if last < CURSOR_STEPS:
-        where, bounds = "key >= ? AND key < ?", [*bounds, last.to_bytes(CURSOR_BYTES)]
+    where, bounds = between(first, last)
     db.execute(
         f"INSERT OR IGNORE INTO {target} (key, seq) "
         f"SELECT key, seq FROM {source} WHERE {where} ORDER BY key",
