@@ -27,7 +27,15 @@ from collector.errors import (
 )
 from collector.influx.access import InfluxAccess
 from collector.influx.kinds import TargetKind, numbers_only
-from collector.influx.outcome import Halt, Outcome, Retry, Stored, decide, other_kind
+from collector.influx.outcome import (
+    UNKNOWN_ROUTE,
+    Halt,
+    Outcome,
+    Retry,
+    Stored,
+    decide,
+    other_kind,
+)
 from collector.runtime.http.retry_after import retry_after_seconds
 
 T = TypeVar("T")
@@ -190,7 +198,7 @@ def answered(url: str) -> Iterator[None]:
 def refusal(url: str, status: int | None, text: str) -> InfluxError:
     """Return the error for an unsuccessful answer; without a status there was no answer."""
     message = f"{url} answers {status} {' '.join(text.split())}"[:MAX_REASON_LENGTH]
-    if "unsupported path requested" in text:
+    if UNKNOWN_ROUTE in text:
         message += ": VictoriaMetrics says so; if it is one, set INFLUXDB_KIND=victoriametrics"
     if not status or status == 429 or status >= 500:
         return InfluxUnavailableError(message)

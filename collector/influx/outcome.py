@@ -19,7 +19,8 @@ LONGEST_RETRY_AFTER_SECONDS = 900.0
 _DROPPED = re.compile(r"dropped=(\d+)")
 _EXPIRED = re.compile(r"\b(?:outside|beyond) retention policy\b")
 """How 2.9 and 1.x say it; every partial write ends in `for retention policy: NAME`."""
-_UNKNOWN_ROUTE = "unsupported path requested"
+UNKNOWN_ROUTE = "unsupported path requested"
+"""How VictoriaMetrics says that it has no such route."""
 _OF_VICTORIAMETRICS = "x-server-hostname"
 _OF_INFLUXDB = "x-influxdb-build"
 
@@ -108,7 +109,7 @@ def _fault(status: int, message: str, kind: TargetKind) -> str | None:
     """Return what an operator has to correct where the answer is no verdict on a line."""
     if status == 422 and kind is TargetKind.INFLUXDB3:
         return "it takes no more databases, tables or columns: drop some, or raise its limits"
-    if status == 400 and _UNKNOWN_ROUTE in message:
+    if status == 400 and UNKNOWN_ROUTE in message:
         return "VictoriaMetrics does not take writes there; correct INFLUXDB_URL"
     return None
 
