@@ -104,7 +104,7 @@ class Evaluator:
 
     def urgency(self, key: str) -> Urgency | None:
         """Return how urgently new usage requires to settle this account; None for not at all."""
-        account = None if self._store.placement.is_unclaimed(key) else self._store.accounts.get(key)
+        account = self._claimed(key)
         if account is None:
             is_known = self._store.placement.is_unclaimed(key) or self._store.placement.is_known(
                 key
@@ -119,10 +119,14 @@ class Evaluator:
 
     def calls_for_change(self, key: str) -> bool:
         """Tell whether a user has an account, as stored, that requires settling."""
-        account = None if self._store.placement.is_unclaimed(key) else self._store.accounts.get(key)
+        account = self._claimed(key)
         if account is None:
             return False
         return self._urgency_of(account, self._store.usage.totals(key)) is not None
+
+    def _claimed(self, key: str) -> Account | None:
+        """Return an account whose reports are all claimed."""
+        return None if self._store.placement.is_unclaimed(key) else self._store.accounts.get(key)
 
     def _urgency_of(self, account: Account, totals: Totals) -> Urgency | None:
         if self.has_to_catch_up(account):
