@@ -16,7 +16,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 from rich.console import Console
@@ -28,6 +30,8 @@ from tests.support.bridge.bridge_builders import gib  # noqa: E402
 from tests.support.bridge.bridge_world import WaitingFeed  # noqa: E402
 from tests.support.bridge.world import World  # noqa: E402
 
+Transport = httpx.AsyncBaseTransport
+Slow = TypeVar("Slow", bound=Transport)
 WRITE_SECONDS = 0.05
 console = Console(width=110)
 
@@ -65,19 +69,26 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         world = World(Path(folder))
         try:
-            for name in (*moving, *crossing):
-                world.panel.create_user(name, data_limit=gib(10))
-                world.panel.use_traffic(name, gib(1))
-                world.ledger.report(name, 1)
-            world.one_pass()
-            feed = WaitingFeed(world.ledger)
-            world.ledger.transport = lambda: feed
-            world.restart()
-            panel = world.transport._inner = SlowPanel(world.transport._inner)  # noqa: SLF001 - a test's
+            panel = settle(world, [*moving, *crossing], slowed=SlowPanel)
             world.run(measure(world, panel, moving, crossing))
         finally:
             world.close()
     return 0
+
+
+def settle(world: World, names: Iterable[str], *, slowed: Callable[[Transport], Slow]) -> Slow:
+    """Settle users with a GiB of ten, then put `slowed` before the panel, and return that."""
+    for name in names:
+        world.panel.create_user(name, data_limit=gib(10))
+        world.panel.use_traffic(name, gib(1))
+        world.ledger.report(name, 1)
+    world.one_pass()
+    feed = WaitingFeed(world.ledger)
+    world.ledger.transport = lambda: feed
+    world.restart()
+    panel = slowed(world.transport._inner)  # noqa: SLF001 - a test's
+    world.transport._inner = panel  # noqa: SLF001 - a test's
+    return panel
 
 
 async def measure(world: World, panel: SlowPanel, moving: list[str], crossing: list[str]) -> None:

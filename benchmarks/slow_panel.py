@@ -41,8 +41,9 @@ class VirtualTime(selectors.DefaultSelector):
 TIMES = VirtualTime()
 time.monotonic = lambda: TIMES.now_seconds  # before the bridge's modules are read, which keep it
 
+from crossings import settle  # noqa: E402
+
 from tests.support.bridge.bridge_builders import gib  # noqa: E402
-from tests.support.bridge.bridge_world import WaitingFeed  # noqa: E402
 from tests.support.bridge.world import World  # noqa: E402
 
 ANSWER_SECONDS = 0.2
@@ -87,15 +88,7 @@ def main() -> int:
     crossing = [f"crossing{number:05}" for number in range(arguments.crossing)]
     with tempfile.TemporaryDirectory() as folder:
         world = World(Path(folder))
-        for name in (*moving, *crossing):
-            world.panel.create_user(name, data_limit=gib(10))
-            world.panel.use_traffic(name, gib(1))
-            world.ledger.report(name, 1)
-        world.one_pass()
-        feed = WaitingFeed(world.ledger)
-        world.ledger.transport = lambda: feed
-        world.restart()
-        panel = world.transport._inner = SlowPanel(world.transport._inner)  # noqa: SLF001 - a test's
+        panel = settle(world, [*moving, *crossing], slowed=SlowPanel)
         world.run(measure(world, panel, moving, crossing))
         world.close()
     return 0
