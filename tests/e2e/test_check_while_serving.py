@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import sqlite3
 import subprocess
 import sys
 from contextlib import closing
@@ -19,6 +18,7 @@ from collector.runtime.sqlite.background_check import note_of
 from tests.support import programs
 from tests.support.collector.collector_process import KEY, CollectorProcess, poll
 from tests.support.collector.collectors import wire
+from tests.support.collector.ledgers import damage
 
 NEVER_CHECKED = """
 import time
@@ -41,13 +41,7 @@ def test_a_damaged_ledger_ends_the_program_as_if_it_had_been_checked_first(
     program, collector, tmp_path
 ):
     SqliteLedger(collector.ledger).close()
-    with closing(sqlite3.connect(collector.ledger)) as db:
-        (root,) = db.execute(
-            "SELECT rootpage FROM sqlite_schema WHERE name = 'imported'"
-        ).fetchone()
-    with collector.ledger.open("r+b") as file:
-        file.seek((root - 1) * 4096)
-        file.write(b"\xa5" * 4096)
+    damage(collector.ledger)
     with pytest.raises(LedgerError) as at_the_start:
         SqliteLedger(collector.ledger)
     environment = os.environ | {

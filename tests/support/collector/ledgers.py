@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -48,6 +50,17 @@ def report(
 
 def batch(*reports: Report, reporter: str = "reporter:r") -> Batch:
     return Batch(reporter, reports)
+
+
+def damage(path: Path) -> None:
+    """Overwrite a table of a ledger file that no report touches."""
+    with closing(sqlite3.connect(path)) as db:
+        (root,) = db.execute(
+            "SELECT rootpage FROM sqlite_schema WHERE name = 'imported'"
+        ).fetchone()
+    with path.open("r+b") as file:
+        file.seek((root - 1) * 4096)
+        file.write(b"\xa5" * 4096)
 
 
 def beside(path: Path) -> SqliteBackend:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +15,7 @@ from collector.ledger.sqlite.writer import SqliteLedger
 from collector.runtime.sqlite import background_check
 from collector.runtime.sqlite.background_check import note_of
 from tests.support.collector.collectors import CollectorWorld, running, wire
-from tests.support.collector.ledgers import NOON_MILLIS, batch, report
+from tests.support.collector.ledgers import NOON_MILLIS, batch, damage, report
 
 DEADLINE_SECONDS = 120
 
@@ -28,17 +27,6 @@ def path(tmp_path) -> Path:
         reports = [report(f"user{number}", key=str(number)) for number in range(50)]
         ledger.record([batch(*reports)], received_at_millis=NOON_MILLIS)
     return path
-
-
-def damage(path: Path) -> None:
-    """Overwrite a table that no report touches."""
-    with closing(sqlite3.connect(path)) as db:
-        (root,) = db.execute(
-            "SELECT rootpage FROM sqlite_schema WHERE name = 'imported'"
-        ).fetchone()
-    with path.open("r+b") as file:
-        file.seek((root - 1) * 4096)
-        file.write(b"\xa5" * 4096)
 
 
 @pytest.fixture

@@ -143,11 +143,16 @@ def test_before_ratios_everything_counted_as_it_was_reported(path, first_that_is
         )
 
 
-def test_a_file_from_before_senders_were_noted_knows_who_reported_last(path):
+def make_before(path, first_that_is_new):
+    """Make a ledger file of the last version before a migration with this text."""
+    before = next(n for n, script in enumerate(MIGRATIONS) if first_that_is_new in script)
     with pytest.MonkeyPatch.context() as patched:
-        before = next(n for n, script in enumerate(MIGRATIONS) if "TABLE heard " in script)
         patched.setattr(sqlite_file, "LEDGER", replace(LEDGER, migrations=MIGRATIONS[:before]))
         connect(path).close()
+
+
+def test_a_file_from_before_senders_were_noted_knows_who_reported_last(path):
+    make_before(path, "TABLE heard ")
     with closing(sqlite3.connect(path)) as db, db:
         db.executescript(
             """
@@ -173,10 +178,7 @@ def test_a_file_from_before_senders_were_noted_knows_who_reported_last(path):
 
 
 def test_a_file_from_before_corrections_opens_with_all_it_holds_and_can_be_corrected(path):
-    with pytest.MonkeyPatch.context() as patched:
-        before = next(n for n, script in enumerate(MIGRATIONS) if "TABLE correction " in script)
-        patched.setattr(sqlite_file, "LEDGER", replace(LEDGER, migrations=MIGRATIONS[:before]))
-        connect(path).close()
+    make_before(path, "TABLE correction ")
     with closing(sqlite3.connect(path)) as db, db:
         db.executescript(
             """

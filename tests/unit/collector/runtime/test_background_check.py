@@ -13,6 +13,7 @@ from collector.ledger.sqlite.file import LEDGER, connect
 from collector.runtime.sqlite import background_check
 from collector.runtime.sqlite.background_check import BackgroundCheck, check_noted, note_of
 from collector.runtime.sqlite.file import check_whole
+from tests.support.collector.ledgers import damage
 
 DEADLINE_SECONDS = 120
 
@@ -22,16 +23,6 @@ def path(tmp_path):
     path = tmp_path / "ledger.sqlite3"
     connect(path).close()
     return path
-
-
-def damage(path) -> None:
-    with closing(sqlite3.connect(path)) as db:
-        (root,) = db.execute(
-            "SELECT rootpage FROM sqlite_schema WHERE name = 'imported'"
-        ).fetchone()
-    with path.open("r+b") as file:
-        file.seek((root - 1) * 4096)
-        file.write(b"\xa5" * 4096)
 
 
 def told_of(path) -> list[str]:
