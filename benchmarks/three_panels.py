@@ -63,6 +63,7 @@ def main() -> int:
         mode = arguments.mode or MODES[arguments.seed % len(MODES)]
         fuzz = Fuzz(folder.resolve(), mode=mode, seed=arguments.seed)
         fuzz.director.without = frozenset(arguments.without)
+        opened.callback(fuzz.scene.close)
         opened.callback(fuzz.fleet.close)
         return fuzz.run(
             seconds=arguments.seconds or arguments.minutes * 60, goes_on=arguments.go_on

@@ -225,9 +225,22 @@ class Fleet:
 
     def read_totals(self) -> dict[str, int]:
         """Return each reported name's total as far as the bridge has read the collector's feed."""
+        with self._bridge_store() as store:
+            return dict(store.execute("SELECT username, total_bytes FROM external_usage"))
+
+    def seen_lifetimes(self, panel: str) -> dict[str, int]:
+        """Return what each user used on a panel, the log included, as the bridge last saw it."""
+        with self._bridge_store() as store:
+            rows = store.execute("SELECT state FROM account WHERE panel = ?", (panel,)).fetchall()
+        accounts = [json.loads(state) for (state,) in rows]
+        return {each["username"]: each["sighting"]["lifetime_bytes"] for each in accounts}
+
+    @contextmanager
+    def _bridge_store(self) -> Iterator[sqlite3.Connection]:
+        """Open what the bridge has stored, whether it runs or not."""
         uri = f"file:{self.folder}/bridge.sqlite3?mode=ro"
         with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=10)) as store:
-            return dict(store.execute("SELECT username, total_bytes FROM external_usage"))
+            yield store
 
     def report(self, reports: list[dict[str, Any]]) -> None:
         """Post reports until they are acknowledged."""

@@ -146,7 +146,7 @@ class Resets:
             return False
         if any(name in self._scene.busy or not self._may_reset(name) for name in names):
             return False
-        if not any(self._model.users[panel, name].used for name in names):
+        if not self._shows_reset_all(panel, names):
             return False
         self._scene.note("reset all", panel=panel)
         self._scene.wiped_panels.add(panel)
@@ -154,6 +154,15 @@ class Resets:
             self._will_reset(panel, name)
         self._fleet.ask_panel(panel, "POST", "/api/users/reset")
         return True
+
+    def _shows_reset_all(self, panel: str, names: list[str]) -> bool:
+        """Tell whether anything shows the bridge that all users of a panel were reset.
+
+        The panel sends no webhook and wipes its log: a reset shows in what the bridge saw before
+        of what one of them used. What was used since, and is gone, it cannot know (decision 0003).
+        """
+        seen = self._fleet.seen_lifetimes(panel)
+        return any(seen.get(name) for name in names)
 
     def reset_everywhere(self) -> bool:
         """Have the bridge reset all users of all panels, as an operator does, each of them once."""

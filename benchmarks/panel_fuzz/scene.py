@@ -74,6 +74,10 @@ class Scene:
         self._sent = 0
         self._began_at = time.monotonic()
 
+    def close(self) -> None:
+        """End the journal."""
+        self._journal.close()
+
     def note(self, kind: str, **what: object) -> None:
         """Write down what is done, so that a run can be read again."""
         self.counts[kind] += 1

@@ -5,7 +5,8 @@ Facts of Marzban 0.8.4 that this rests on; in what another kind differs, its dia
 - Used traffic never falls by itself, and the log (`lifetime - used`) moves only at a reset: it
   grows by what was used, or is wiped by a reset-all. A user who used nothing shows neither.
 - The reset button sends a webhook; the reset-all call and the periodic job send none.
-- `online_at` is set with the used traffic, by the panel's counting, and by nothing else.
+- `online_at` is set with the used traffic, by the panel's counting, and by nothing else; also where
+  a node's coefficient leaves no whole byte to count, so that it tells of no traffic that is gone.
 - The periodic job runs hourly over active and limited users, N whole days after the last reset.
 - The button, like the periodic job, deletes a next plan; it makes a disabled user active. So do an
   admin's edit and `/api/admin/{admin}/users/activate`, which reset nothing: that a user is active

@@ -61,6 +61,13 @@ def test_a_reset_shows_in_used_traffic_or_in_the_log(before, after, cause):
         assert sign.wiped_log == (cause is Cause.RESET_ALL)
 
 
+@pytest.mark.parametrize("used", [0, 5])
+def test_that_a_user_was_online_is_no_reset(used):
+    """Marzban notes it also where a node's coefficient leaves no whole byte to be counted."""
+    before = panel_user(used_bytes=used)
+    assert detected(before, panel_user(used_bytes=used, online_at=NOW)) is None
+
+
 def test_what_was_used_at_the_reset_is_read_from_the_log():
     """Traffic between our last look and the reset is in the log, not in our sighting."""
     sign = detected(panel_user(used_bytes=gib(5)), panel_user(logged_bytes=gib(6)))
