@@ -5,9 +5,11 @@ kept in memory for each value of their first bits (ids are hashes), and set if a
 may be stored. An id whose bit is not set is new; the others are looked up. What is set is never
 cleared: so the ids of a commit that failed, or that were forgotten, are looked up in vain.
 
-The ids that were stored before are read from the indexes in the background, a slice of all ids at a
-time, and handed to the writing thread; before all are there, every id is looked up. It is done
-again once the ids are too many for the bits, or many were forgotten.
+At a clean end the bits are kept in a file, which the next start reads, with the ids of the reports
+that came after (`kept_filter`). Where there is none that fits, the ids that were stored before are
+read from the indexes in the background, a slice of all ids at a time, and handed to the writing
+thread; before all are there, every id is looked up. It is done again once the ids are too many for
+the bits, or many were forgotten.
 """
 
 from __future__ import annotations
@@ -20,9 +22,11 @@ import threading
 import time
 from array import array
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from collector.ledger.sqlite import kept_filter
+from collector.ledger.sqlite.kept_filter import KeptFilter
 from collector.ledger.sqlite.key_index import INDEXES, PREFIX_BYTES, PREFIXES, between
 from collector.runtime.sqlite.file import open_in_place
 
@@ -44,6 +48,8 @@ KEYS_PER_SLICE = 1000
 """At least, where there are so few ids."""
 SHARE = 0.2
 """The share of time for reading the ids that were stored before."""
+REPORTS_PER_PIECE = 10_000
+"""Of the reports that came after a filter was kept."""
 STOP_SECONDS = 2.0
 
 
@@ -53,8 +59,10 @@ class KeyFilter:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._bits: _Bits | None = None
-        self._reading: _Reading | None = None
+        self._reading: _Reading | _Recall | None = None
         self._is_outdated = False
+        self._is_recalled = False
+        """Whether it has been looked for in its file."""
 
     @property
     def is_complete(self) -> bool:
@@ -70,7 +78,7 @@ class KeyFilter:
         if self._bits is not None:
             self._bits.set(keys)
         if self._reading is not None:
-            self._reading.bits.set(keys)
+            self._reading.add(keys)
 
     def keep_up(self, kept: int, unindexed: Iterable[bytes]) -> None:
         """Go on with reading stored keys, or begin, of about so many; called before each commit.
@@ -82,10 +90,21 @@ class KeyFilter:
                 self._bits, self._reading = self._reading.bits, None
         elif kept >= FEWEST_KEYS and (self._bits is None or self._is_due(self._bits)):
             self._is_outdated = False
-            bits = _Bits(max(kept, LEAST_KEYS))
-            self._reading = _Reading(self._path, bits, slices=_slices_for(kept))
-            self._reading.bits.set(unindexed)
+            self._reading = self._recall(kept) or _Reading(
+                self._path, _Bits.for_keys(kept), slices=_slices_for(kept)
+            )
+            self._reading.add(unindexed)
             self._reading.start()
+
+    def _recall(self, kept: int) -> _Recall | None:
+        """Return what reads the bits of the last clean end; None where they cannot be used."""
+        if self._is_recalled:
+            return None
+        self._is_recalled = True
+        found = kept_filter.find(self._path)
+        if found is None or not _Bits.is_size(found.size_bytes):
+            return None
+        return _Recall(self._path, found, most_reports=kept // 2)
 
     def _is_due(self, bits: _Bits) -> bool:
         return self._is_outdated or bits.is_too_full
@@ -94,11 +113,14 @@ class KeyFilter:
         """Note that many keys were forgotten."""
         self._is_outdated = True
 
-    def close(self) -> None:
-        """End reading."""
+    def close(self, *, last_seq: int) -> None:
+        """End reading; keep the bits, which have the ids of all reports up to one, in a file."""
         if self._reading is not None:
             self._reading.stop()
             self._reading = None
+        elif self._bits is not None and not self._is_outdated:
+            bits = self._bits
+            kept_filter.keep(self._path, bits.bytes, keys=bits.keys, last_seq=last_seq)
 
 
 def _slices_for(keys: int) -> int:
@@ -108,11 +130,21 @@ def _slices_for(keys: int) -> int:
 class _Bits:
     """A bit for each value of the first bits of a key."""
 
-    def __init__(self, keys: int) -> None:
-        size = max(SLICES * 8, min(MOST_BITS, 1 << (keys * BITS_PER_KEY - 1).bit_length()))
-        self.bytes = bytearray(size // 8)
-        self.shift = PREFIX_BITS - (size.bit_length() - 1)
-        self.keys = 0
+    def __init__(self, content: bytearray, *, keys: int = 0) -> None:
+        self.bytes = content
+        self.shift = PREFIX_BITS - ((len(content) * 8).bit_length() - 1)
+        self.keys = keys
+
+    @classmethod
+    def for_keys(cls, keys: int) -> _Bits:
+        """Return bits for so many keys, none of which is set."""
+        bits = max(keys, LEAST_KEYS) * BITS_PER_KEY
+        return cls(bytearray(max(SLICES * 8, min(MOST_BITS, 1 << (bits - 1).bit_length())) // 8))
+
+    @staticmethod
+    def is_size(size_bytes: int) -> bool:
+        """Tell whether bits may take so much."""
+        return 0 < size_bytes <= MOST_BITS // 8 and size_bytes.bit_count() == 1
 
     @property
     def is_too_full(self) -> bool:
@@ -146,15 +178,11 @@ class _Bits:
         self.keys += keys
 
 
-class _Reading:
-    """Reads the stored keys, in a thread and on a connection of its own."""
+class _Background:
+    """A thread that reads the ledger a piece at a time, on a connection of its own."""
 
-    def __init__(self, path: Path, bits: _Bits, *, slices: int) -> None:
-        self.bits = bits
-        """Of the writing thread alone."""
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._pieces: deque[tuple[int, bytes, int]] = deque()
-        self._slices = self._slices_left = slices
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ledger ids", daemon=True)
 
@@ -165,24 +193,48 @@ class _Reading:
         self._stopped.set()
         self._thread.join(STOP_SECONDS)
 
-    def take_news(self) -> bool:
-        """Take what has been read; return whether that was all."""
-        while self._pieces:
-            self.bits.merge(*self._pieces.popleft())
-            self._slices_left -= 1
-        return not self._slices_left
-
     def _run(self) -> None:
+        started_at = time.monotonic()
         try:
             with contextlib.closing(open_in_place(self._path)) as db:
-                for number in range(self._slices):
-                    started_at = time.monotonic()
-                    self._pieces.append(self._read(db, number))
+                for _ in self._pieces(db):
                     took_seconds = time.monotonic() - started_at
                     if self._stopped.wait(took_seconds * (1 - SHARE) / SHARE):
                         return
+                    started_at = time.monotonic()
         except sqlite3.Error as error:  # ids are looked up then, as before
             log.warning("the ids in the ledger %s could not be read: %s", self._path, error)
+
+    def _pieces(self, db: sqlite3.Connection) -> Iterator[None]:
+        """Read on from piece to piece."""
+        raise NotImplementedError
+
+
+class _Reading(_Background):
+    """Reads the stored keys from the indexes."""
+
+    def __init__(self, path: Path, bits: _Bits, *, slices: int) -> None:
+        super().__init__(path)
+        self.bits = bits
+        """Of the writing thread alone."""
+        self._read_pieces: deque[tuple[int, bytes, int]] = deque()
+        self._slices = self._slices_left = slices
+
+    def add(self, keys: Iterable[bytes]) -> None:
+        """Add keys that may be stored meanwhile."""
+        self.bits.set(keys)
+
+    def take_news(self) -> bool:
+        """Take what has been read; return whether that was all."""
+        while self._read_pieces:
+            self.bits.merge(*self._read_pieces.popleft())
+            self._slices_left -= 1
+        return not self._slices_left
+
+    def _pieces(self, db: sqlite3.Connection) -> Iterator[None]:
+        for number in range(self._slices):
+            self._read_pieces.append(self._read(db, number))
+            yield
 
     def _read(self, db: sqlite3.Connection, number: int) -> tuple[int, bytes, int]:
         """Return the bits of a slice of all keys, from one snapshot: keys move between indexes."""
@@ -191,19 +243,82 @@ class _Reading:
         step = PREFIXES // self._slices
         first = number * step
         where, bounds = between(first, first + step)
-        # One text of all: the rows are read without a lock on the interpreter.
-        prefixes = f"group_concat(hex(substr(key, 1, {PREFIX_BYTES})), '')"
         db.execute("BEGIN")
         texts = [
-            db.execute(f"SELECT {prefixes} FROM {table} WHERE {where}", bounds).fetchone()[0]
+            db.execute(f"SELECT {_prefixes('key')} FROM {table} WHERE {where}", bounds).fetchone()
             for table in INDEXES
         ]
         db.execute("COMMIT")
-        numbers = array("I", bytes.fromhex("".join(text or "" for text in texts)))
-        if sys.byteorder == "little":
-            numbers.byteswap()
-        shift = self.bits.shift
-        for prefix in numbers:
-            bit = (prefix - first) >> shift
-            piece[bit >> 3] |= 1 << (bit & 7)
-        return number * slice_bytes, bytes(piece), len(numbers)
+        prefixes = _decoded("".join(text or "" for (text,) in texts))
+        _set(piece, prefixes, shift=self.bits.shift, first=first)
+        return number * slice_bytes, bytes(piece), len(prefixes)
+
+
+class _Recall(_Background):
+    """Reads the bits that were kept at the last clean end, and the keys of the reports after."""
+
+    def __init__(self, path: Path, kept: KeptFilter, *, most_reports: int) -> None:
+        super().__init__(path)
+        self.bits: _Bits | None = None
+        """All bits, at the end; None if those that were kept cannot be used."""
+        self._kept = kept
+        self._most_reports = most_reports
+        self._added: list[bytes] = []
+        self._found: _Bits | None = None
+
+    def add(self, keys: Iterable[bytes]) -> None:
+        """Add keys that may be stored meanwhile."""
+        self._added.extend(keys)
+
+    def take_news(self) -> bool:
+        """Take what has been read; return whether that was all."""
+        if self._thread.is_alive():
+            return False
+        if self._found is not None:
+            self._found.set(self._added)
+            self.bits = self._found
+        return True
+
+    def _pieces(self, db: sqlite3.Connection) -> Iterator[None]:
+        after = self._kept.last_seq
+        reports = kept_filter.reports_since(db, self._kept)
+        if reports is None or reports > self._most_reports:
+            return
+        content = kept_filter.read(self._path, self._kept)
+        if content is None:
+            return
+        found = _Bits(content, keys=self._kept.keys)
+        yield
+        query = f"SELECT count(*), {_prefixes('report_key')} FROM report WHERE seq > ? AND seq <= ?"
+        for first in range(after, after + reports, REPORTS_PER_PIECE):
+            last = min(first + REPORTS_PER_PIECE, after + reports)
+            count, text = db.execute(query, (first, last)).fetchone()
+            if count < last - first:  # some were purged, their ids not
+                return
+            prefixes = _decoded(text or "")
+            _set(found.bytes, prefixes, shift=found.shift, first=0)
+            found.keys += len(prefixes)
+            yield
+        self._found = found
+
+
+def _prefixes(key: str) -> str:
+    """Return the SQL for the first bytes of keys, as one text of all: to be `_decoded`.
+
+    So the rows are read without a lock on the interpreter.
+    """
+    return f"group_concat(hex(substr({key}, 1, {PREFIX_BYTES})), '')"
+
+
+def _decoded(text: str) -> array[int]:
+    numbers = array("I", bytes.fromhex(text))
+    if sys.byteorder == "little":
+        numbers.byteswap()
+    return numbers
+
+
+def _set(bits: bytearray, prefixes: array[int], *, shift: int, first: int) -> None:
+    """Set the bits of keys, by their first bytes; `first` is the prefix of the first bit."""
+    for prefix in prefixes:
+        bit = (prefix - first) >> shift
+        bits[bit >> 3] |= 1 << (bit & 7)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sqlite3
 import time
 from contextlib import closing
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.errors import NotStoredError
-from collector.ledger.sqlite import key_filter, key_index
+from collector.ledger.sqlite import kept_filter, key_filter, key_index
 from collector.ledger.sqlite.key_filter import KeyFilter
 from collector.ledger.sqlite.writer import SqliteLedger
 from collector.reports.report import Report
@@ -59,6 +60,28 @@ def complete(ledger: SqliteLedger) -> None:
         time.sleep(0.001)
 
 
+def crash(ledger: SqliteLedger) -> None:
+    """Close what the end of a process closes, and do nothing else."""
+    if ledger._filter._reading is not None:
+        ledger._filter._reading.stop()
+    ledger._db.close()
+    ledger._lock.close()
+
+
+def put_back(copy: Path, path: Path) -> None:
+    """Put a copy in the place of a ledger that is not open; what is kept beside it stays."""
+    for each in ("-wal", "-shm"):
+        path.with_name(path.name + each).unlink(missing_ok=True)
+    shutil.copy(copy, path)
+
+
+def refuse_to_read_indexes(monkeypatch) -> None:
+    def fails(*_):
+        raise AssertionError("the indexes were read")
+
+    monkeypatch.setattr(key_filter._Reading, "_read", fails)
+
+
 def looked_up(ledger: SqliteLedger, *numbers: int) -> int:
     return len(ledger._filter.may_have([hashed(number).report_key for number in numbers]))
 
@@ -82,16 +105,22 @@ def test_most_new_ids_are_not_looked_up_and_every_stored_one_is(path):
         st.one_of(
             st.tuples(st.just("store"), st.lists(st.integers(0, 80), max_size=20)),
             st.tuples(st.just("defer"), st.lists(st.integers(0, 80), max_size=20)),
-            st.tuples(st.sampled_from(["fold", "fail", "reopen", "complete"]), st.just([])),
+            st.tuples(
+                st.sampled_from(
+                    ["fold", "fail", "reopen", "complete", "crash", "back up", "restore"]
+                ),
+                st.just([]),
+            ),
         ),
-        max_size=20,
+        max_size=25,
     ),
 )
 def test_an_id_is_known_from_its_commit_on_however_far_reading_is(steps):
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(key_index, "KEYS_PER_ROUND", 8)
         path = Path(folder) / "ledger.sqlite3"
-        ledger, known = SqliteLedger(path), set[int]()
+        copy = Path(folder) / "copy.sqlite3"
+        ledger, known, copied = SqliteLedger(path), set[int](), set[int]()
         for step, numbers in steps:
             if step in {"store", "defer"}:
                 repeated = len(numbers) - len(set(numbers) - known)
@@ -112,8 +141,15 @@ def test_an_id_is_known_from_its_commit_on_however_far_reading_is(steps):
                     )
             elif step == "complete" and known:
                 complete(ledger)
-            elif step == "reopen":
-                ledger.close()
+            elif step == "back up":
+                ledger._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                shutil.copy(path, copy)
+                copied = known.copy()
+            elif step in {"reopen", "crash", "restore"}:
+                (crash if step == "crash" else SqliteLedger.close)(ledger)
+                if step == "restore" and copy.exists():
+                    put_back(copy, path)
+                    known = copied.copy()
                 ledger = SqliteLedger(path, is_at_once=True)
         with closing(ledger):
             assert store(ledger, *known) == len(known)
@@ -183,3 +219,145 @@ def test_few_ids_are_not_filtered(path, monkeypatch):
 
 def test_a_smaller_ledger_is_read_in_fewer_slices():
     assert [key_filter._slices_for(each) for each in (0, 1, 2, 2000)] == [1, 2, 4, 16]
+
+
+def test_after_a_clean_end_it_is_read_from_its_file_in_place_of_the_indexes(path, monkeypatch):
+    with closing(SqliteLedger(path)) as ledger:
+        store(ledger, *range(1000))
+        complete(ledger)
+        store(ledger, *range(1000, 1100), defers_sums=True)
+    assert kept_filter.place_of(path).stat().st_mode & 0o777 == 0o600
+    refuse_to_read_indexes(monkeypatch)
+    with closing(SqliteLedger(path, is_at_once=True)) as ledger:
+        complete(ledger)
+        assert looked_up(ledger, *range(1100)) == 1100
+        assert looked_up(ledger, *range(10_000, 20_000)) < 3000
+        assert store(ledger, *range(1200)) == 1100
+
+
+def test_ids_stored_after_it_was_kept_and_before_a_crash_are_known(path, monkeypatch):
+    with closing(SqliteLedger(path)) as ledger:
+        store(ledger, *range(1000))
+        complete(ledger)
+    monkeypatch.setattr(key_filter, "REPORTS_PER_PIECE", 7)
+    refuse_to_read_indexes(monkeypatch)
+    for first in (1000, 1100):
+        ledger = SqliteLedger(path, is_at_once=True)
+        store(ledger, *range(first, first + 50))
+        complete(ledger)
+        store(ledger, *range(first + 50, first + 100), defers_sums=True)
+        assert looked_up(ledger, *range(first + 100)) == first + 100
+        crash(ledger)
+    with closing(SqliteLedger(path, is_at_once=True)) as ledger:
+        complete(ledger)
+        assert store(ledger, *range(1300)) == 1200
+
+
+def test_it_is_not_used_for_an_older_copy_of_the_ledger_though_that_has_grown_since(path, tmp_path):
+    copy = tmp_path / "copy.sqlite3"
+    with closing(SqliteLedger(path)) as ledger:
+        store(ledger, *range(1000))
+        ledger._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        shutil.copy(path, copy)
+        store(ledger, *range(1000, 1050))
+        complete(ledger)
+    put_back(copy, path)
+    ledger = SqliteLedger(path, is_at_once=True)
+    assert store(ledger, *range(2000, 2200)) == 0
+    crash(ledger)
+    with closing(SqliteLedger(path, is_at_once=True)) as ledger:
+        complete(ledger)
+        assert looked_up(ledger, *range(2000, 2200)) == 200
+        assert store(ledger, *range(2000, 2200)) == 200
+        assert store(ledger, *range(1000, 1050)) == 0
+
+
+def test_it_is_not_used_where_reports_were_purged_whose_ids_are_kept(path):
+    with closing(SqliteLedger(path)) as ledger:
+        store(ledger, *range(1000))
+        complete(ledger)
+    ledger = SqliteLedger(path, is_at_once=True)
+    store(ledger, *range(1000, 1100))
+    ledger.forget_reports(before_millis=NOON_MILLIS + 1, limit=1050, keeps_unexported=False)
+    crash(ledger)
+    ids = KeyFilter(path)
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not ids.is_complete:
+        assert time.monotonic() < deadline
+        ids.keep_up(10_000, [])  # with so many, reading the reports since would pay
+        time.sleep(0.001)
+    keys = [hashed(number).report_key for number in range(1100)]
+    assert ids.may_have(keys) == keys
+
+
+def _cut(content: bytes) -> bytes:
+    return content[:-1]
+
+
+def _flip_a_bit(content: bytes) -> bytes:
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
+def _be_of_another_ledger(content: bytes) -> bytes:
+    return content.replace(b'"ledger_id":"', b'"ledger_id":"0', 1)
+
+
+def _be_of_another_run(content: bytes) -> bytes:
+    return content.replace(b'"run":"', b'"run":"0', 1)
+
+
+def _be_newer(content: bytes) -> bytes:
+    return content.replace(b'"format":1', b'"format":2', 1)
+
+
+def _be_nothing(_: bytes) -> bytes:
+    return b""
+
+
+def _be_no_power_of_two(_: bytes) -> bytes:
+    return (
+        b'{"format":1,"ledger_id":"","last_seq":1,"run":"","keys":1,"size_bytes":3,"crc32":1}\nxyz'
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _cut,
+        _flip_a_bit,
+        _be_of_another_ledger,
+        _be_of_another_run,
+        _be_newer,
+        _be_nothing,
+        _be_no_power_of_two,
+    ],
+)
+def test_a_file_that_does_not_fit_is_not_used(path, change, monkeypatch):
+    with closing(SqliteLedger(path)) as ledger:
+        store(ledger, *range(1000))
+        complete(ledger)
+    place = kept_filter.place_of(path)
+    kept = place.read_bytes()
+    changed = change(kept)
+    assert changed != kept
+    place.write_bytes(changed)
+    read: list[int] = []
+    before = key_filter._Reading._read
+    monkeypatch.setattr(
+        key_filter._Reading, "_read", lambda *given: read.append(1) or before(*given)
+    )
+    with closing(SqliteLedger(path, is_at_once=True)) as ledger:
+        complete(ledger)
+        assert read
+        assert store(ledger, *range(1100)) == 1000
+    assert kept_filter.find(path).last_seq == 1100
+
+
+def test_what_cannot_be_kept_is_logged_and_ends_well(path, caplog):
+    place = kept_filter.place_of(path)
+    place.with_name(place.name + ".new").mkdir()
+    with closing(SqliteLedger(path)) as ledger:
+        store(ledger, *range(1000))
+        complete(ledger)
+    assert "the filter of ids was not kept" in caplog.text
+    assert not place.exists()
