@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from psycopg import errors as pg
+
 from collector.ledger import Batch, Receipt
 from collector.ledger.capacity import Room, billed_bytes_of
 from collector.ledger.postgres.link import Db
@@ -20,25 +22,33 @@ Content = tuple[int | None, int, int]
 """A report's series, upload and download bytes, which a duplicate must have, too."""
 IdOf = Callable[[Report], int | None]
 
-# Of Citus the row count is what was selected, but for the rows of a RETURNING.
+# Stores all or nothing in one round trip: nothing if one of the ids is known, or if series were
+# dropped since the epoch. The row lock serialises commits with the dropping of series.
 _STORE = """
-    INSERT INTO report (group_id, position, report_key, series_id, upload_bytes, download_bytes,
-        billed_bytes, connections, reported_at, reporter)
-    SELECT (%s::bigint[])[part], position, report_key, series_id, upload_bytes, download_bytes,
-        billed_bytes, connections, reported_at, (%s::text[])[reporter]
-    FROM unnest(%s::int[], %s::int[], %s::bytea[], %s::bigint[], %s::bigint[], %s::bigint[],
-        %s::bigint[], %s::int[], %s::bigint[], %s::int[])
-        AS r (part, position, report_key, series_id, upload_bytes, download_bytes, billed_bytes,
-            connections, reported_at, reporter)
-    ON CONFLICT (report_key) DO NOTHING
-    RETURNING 1
-"""
-# These row locks serialise commits with the dropping of series.
-_STORE_GROUPS = """
-    INSERT INTO report_group (id, part, reports, raw_bytes, billed_bytes, received_at)
-    SELECT g.*, %s::bigint
-    FROM (SELECT epoch FROM series_epoch WHERE epoch = %s FOR KEY SHARE) AS e CROSS JOIN
-        unnest(%s::bigint[], %s::int[], %s::int[], %s::numeric[], %s::numeric[]) AS g
+    WITH kept AS (SELECT 1 FROM series_epoch WHERE id = 1 AND epoch = %(epoch)s FOR KEY SHARE),
+    known AS (SELECT 1 FROM report WHERE report_key = ANY(%(keys)s::bytea[])),
+    grouped AS (
+        INSERT INTO report_group (id, part, reports, raw_bytes, billed_bytes, received_at)
+        SELECT g.*, %(received_at)s::bigint
+        FROM kept CROSS JOIN unnest(%(group_ids)s::bigint[], %(group_parts)s::int[],
+            %(group_reports)s::int[], %(group_raw)s::numeric[], %(group_billed)s::numeric[]) AS g
+        WHERE NOT EXISTS (SELECT 1 FROM known)
+    ), stored AS (
+        INSERT INTO report (group_id, position, report_key, series_id, upload_bytes,
+            download_bytes, billed_bytes, connections, reported_at, reporter)
+        SELECT (%(group_ids)s::bigint[])[part], position, report_key, series_id, upload_bytes,
+            download_bytes, billed_bytes, connections, reported_at,
+            (%(reporters)s::text[])[reporter]
+        FROM kept CROSS JOIN unnest(%(parts)s::int[], %(positions)s::int[], %(keys)s::bytea[],
+            %(series)s::bigint[], %(uploads)s::bigint[], %(downloads)s::bigint[],
+            %(billed)s::bigint[], %(connections)s::int[], %(reported_at)s::bigint[],
+            %(senders)s::int[])
+            AS r (part, position, report_key, series_id, upload_bytes, download_bytes, billed_bytes,
+                connections, reported_at, reporter)
+        WHERE NOT EXISTS (SELECT 1 FROM known)
+        RETURNING 1
+    )
+    SELECT (SELECT count(*) FROM stored), EXISTS (SELECT 1 FROM known)
 """
 
 
@@ -169,10 +179,10 @@ class Group:
     def store(
         self, db: Db, group_id: int, id_of: IdOf, *, epoch: int, received_at_millis: int
     ) -> None:
-        """Store the reports within a transaction; LostRaceError if an id was stored meanwhile.
+        """Store the reports in one statement; the first part has the given id.
 
-        StaleSeriesError where series were dropped since the given epoch: some may be remembered.
-        The first part has the given id.
+        Raises KnownIdError if an id is stored by now, and StaleSeriesError if series were dropped
+        since the given epoch, so that some may be remembered; then nothing is stored.
 
         Ids are inserted in their order, so that two commits that share some wait for each other
         and never both ways round.
@@ -185,43 +195,43 @@ class Group:
         scopes = dict.fromkeys(reporter for (_, reporter), _ in rows)
         reporters = {reporter: number for number, reporter in enumerate(scopes, start=1)}
         reports = [report for (report, _), _ in rows]
-        stored = db.execute(
-            _STORE,
-            (
-                group_ids,
-                list(reporters),
-                _numbers(part for _, (part, _) in rows),
-                _numbers(position for _, (_, position) in rows),
-                _blobs(each.report_key for each in reports),
-                _numbers(id_of(each) for each in reports),
-                _numbers(each.upload_bytes for each in reports),
-                _numbers(each.download_bytes for each in reports),
-                _numbers(each.billed_bytes for each in reports),
-                _numbers(each.connections for each in reports),
-                _numbers(each.reported_at_millis for each in reports),
-                _numbers(reporters[reporter] for (_, reporter), _ in rows),
-            ),
-        ).rowcount
-        if stored != len(rows):
-            raise LostRaceError
         parts = self._parts.values()
-        groups = (
-            group_ids,
-            list(self._parts),
-            [part.reports for part in parts],
-            _numbers(part.raw_bytes for part in parts),
-            _numbers(part.billed_bytes for part in parts),
-        )
-        if not db.execute(_STORE_GROUPS, (received_at_millis, epoch, *groups)).rowcount:
+        values = {
+            "epoch": epoch,
+            "received_at": received_at_millis,
+            "group_ids": _numbers(group_ids),
+            "group_parts": _numbers(self._parts),
+            "group_reports": _numbers(part.reports for part in parts),
+            "group_raw": _numbers(part.raw_bytes for part in parts),
+            "group_billed": _numbers(part.billed_bytes for part in parts),
+            "reporters": list(reporters),
+            "parts": _numbers(part for _, (part, _) in rows),
+            "positions": _numbers(position for _, (_, position) in rows),
+            "keys": _blobs(each.report_key for each in reports),
+            "series": _numbers(id_of(each) for each in reports),
+            "uploads": _numbers(each.upload_bytes for each in reports),
+            "downloads": _numbers(each.download_bytes for each in reports),
+            "billed": _numbers(each.billed_bytes for each in reports),
+            "connections": _numbers(each.connections for each in reports),
+            "reported_at": _numbers(each.reported_at_millis for each in reports),
+            "senders": _numbers(reporters[reporter] for (_, reporter), _ in rows),
+        }
+        try:
+            stored, is_known = db.execute(_STORE, values).fetchone() or (0, False)
+        except pg.UniqueViolation as error:  # another collector stored it during the statement
+            raise KnownIdError from error
+        if is_known:
+            raise KnownIdError
+        if stored != len(rows):
             raise StaleSeriesError
 
 
-class LostRaceError(Exception):
-    """Another collector stored one of the ids meanwhile; roll this transaction back."""
+class KnownIdError(Exception):
+    """One of the ids is stored, maybe by another collector meanwhile; nothing was stored."""
 
 
 class StaleSeriesError(Exception):
-    """Series were dropped meanwhile; roll this transaction back."""
+    """Series were dropped meanwhile; nothing was stored."""
 
 
 def _numbers(values: Iterable[int | None]) -> str:

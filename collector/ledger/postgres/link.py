@@ -73,7 +73,9 @@ def prepare_session(db: Db, *, seconds: float) -> None:
     )
 
 
-def open_connection(conninfo: str, *, is_patient: bool = False) -> BoundedConnection:
+def open_connection(
+    conninfo: str, *, is_patient: bool = False, is_by_index: bool = False
+) -> BoundedConnection:
     """Connect and check that the server can store; raises psycopg's errors."""
     db = BoundedConnection.connect(conninfo, autocommit=True)
     db.answer_seconds = PATIENT_ANSWER_SECONDS if is_patient else ANSWER_SECONDS
@@ -82,6 +84,8 @@ def open_connection(conninfo: str, *, is_patient: bool = False) -> BoundedConnec
         postgres_session.refuse_pooled(
             db, lambda: BoundedConnection.connect(conninfo, autocommit=True)
         )
+        if is_by_index:
+            postgres_session.look_up_by_index(db)
     except BaseException:
         db.close()
         raise
@@ -110,14 +114,22 @@ class Link(postgres_link.PostgresLink):
     """One connection, for one thread at a time: opened on use, and again if it is lost.
 
     Raises DiskFullError, LedgerUnavailableError or NotStoredError. With `only_reads` it also works
-    while commits wait for a standby.
+    while commits wait for a standby. With `is_by_index`, statements read no table whole where an
+    index has what they look for.
     """
 
-    def __init__(self, url: str, *, is_patient: bool = False, only_reads: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        is_patient: bool = False,
+        only_reads: bool = False,
+        is_by_index: bool = False,
+    ) -> None:
         conninfo = conninfo_of(url)
         self.name = name_of(url)
         super().__init__(
-            lambda: open_connection(conninfo, is_patient=is_patient),
+            lambda: open_connection(conninfo, is_patient=is_patient, is_by_index=is_by_index),
             translated=lambda error: translate(error, self.name),
             faults=_FAULTS,
             only_reads=only_reads,

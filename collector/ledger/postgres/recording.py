@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 from collector.errors import LedgerUnavailableError, NotStoredError
 from collector.ledger import Batch, Receipt
-from collector.ledger.capacity import Capacity, Room
+from collector.ledger.capacity import Amounts, Capacity, Room
 from collector.ledger.ports import Alongside
 from collector.ledger.postgres import series as postgres_series
 from collector.ledger.postgres.append import (
+    Content,
     Group,
-    LostRaceError,
+    KnownIdError,
     StaleSeriesError,
     is_group_kept,
     is_id_kept,
@@ -25,6 +26,7 @@ from collector.ledger.postgres.link import Db, Link
 from collector.ledger.postgres.recall import Recall
 from collector.ledger.postgres.series import SeriesIds
 from collector.ledger.sql import capacity as sql_capacity
+from collector.runtime.postgres import session as postgres_session
 
 CAPACITY_SECONDS = 60.0
 """How old the cached totals may be by which a collector decides whether reports fit."""
@@ -61,7 +63,7 @@ class Writer:
     """
 
     def __init__(self, url: str, recall: Recall, *, partitions: int) -> None:
-        self.link = Link(url)
+        self.link = Link(url, is_by_index=True)
         self._partitions = partitions
         self._recall = recall
         self.led_by = ""
@@ -72,6 +74,8 @@ class Writer:
         self._capacity_until_seconds = 0.0
         self._is_away = False
         self._sent: _Sent | None = None
+        self._expects_known = False
+        """Whether the last commit met ids that are stored, so that the next one may as well."""
 
     def record(
         self,
@@ -133,16 +137,16 @@ class Writer:
     def _record(
         self, batches: Sequence[Batch], received_at_millis: int, alongside: Alongside | None
     ) -> list[Receipt] | None:
-        """Store a group; None if another collector stored or dropped an id meanwhile."""
+        """Store a group; None if it met a known id or a dropped series, and is to be retried.
+
+        Ids are looked up beforehand only where some of them are expected to be known: storing
+        checks them itself, and stores nothing then.
+        """
         self._refresh()
-        keys = [
-            report.report_key
-            for batch in batches
-            for report in batch.reports
-            if report.report_key is not None
-        ]
-        known = self.link.ask(lambda db: known_contents(db, keys)) if keys else {}
-        group = Group(known, room=self._room_for(batches), partitions=self._partitions)
+        room = self._room_for(batches)
+        known = self._known(batches) if self._expects_known or room is not None else {}
+        self._expects_known = bool(known)
+        group = Group(known, room=room, partitions=self._partitions)
         taken = [group.take(batch) for batch in batches]
         if group.rows or group.duplicates:
             fresh = [report for report, _ in group.rows]
@@ -155,12 +159,23 @@ class Writer:
             return sent.receipts if self._confirm(known) else None
         try:
             self._commit(sent, alongside)
-        except LostRaceError:
-            return None
-        except StaleSeriesError:
-            self._series_of = (0, "")
+        except (KnownIdError, StaleSeriesError) as error:
+            self._sent = None
+            if isinstance(error, KnownIdError):
+                self._expects_known = True
+            else:
+                self._series_of = (0, "")
             return None
         return self._stored(sent)
+
+    def _known(self, batches: Sequence[Batch]) -> dict[bytes, Content]:
+        keys = [
+            report.report_key
+            for batch in batches
+            for report in batch.reports
+            if report.report_key is not None
+        ]
+        return self.link.ask(lambda db: known_contents(db, keys)) if keys else {}
 
     def _confirm(self, known: Mapping[bytes, object]) -> bool:
         """Wait until known ids are confirmed by the standby; return whether they still exist then.
@@ -172,8 +187,14 @@ class Writer:
         return key is None or self.link.run(lambda db: is_id_kept(db, key))
 
     def _commit(self, sent: _Sent, alongside: Alongside | None) -> None:
+        """Store a group, in a transaction of one statement if a lost answer may be retried.
+
+        Reports without an id can only be retried if the connection is lost before the COMMIT.
+        """
+        is_alone = alongside is None and sent.group.is_repeatable
+
         def store(db: Db) -> None:
-            self._sent = None
+            self._sent = sent if is_alone else None
             sent.group.store(
                 db,
                 sent.group_id,
@@ -185,7 +206,7 @@ class Writer:
                 alongside(PostgresDatabase(db), sent.receipts)
             self._sent = sent  # from here on the commit may succeed
 
-        self.link.run(store)
+        self.link.run(store, is_one=not is_alone)
 
     def _refresh(self) -> None:
         """Clear the cached series if the connection or leader changed, or series were dropped."""
@@ -202,7 +223,7 @@ class Writer:
         if is_known and self._capacity.is_ample(batches):
             return None
         if not (is_known and self._capacity.nearly_full):
-            found = self.link.ask(lambda db: sql_capacity.nearly_full(PostgresDatabase(db)))
+            found = self.link.run(_nearly_full)
             self._capacity = Capacity(found, spare_bytes=SPARE_BYTES)
             kept_seconds = NEARLY_FULL_SECONDS if found else CAPACITY_SECONDS
             self._capacity_until_seconds = time.monotonic() + kept_seconds
@@ -214,3 +235,8 @@ class Writer:
                 lambda db: sql_capacity.total_of(PostgresDatabase(db), username)
             ),
         )
+
+
+def _nearly_full(db: Db) -> dict[str, Amounts]:
+    postgres_session.allow_scans(db)
+    return sql_capacity.nearly_full(PostgresDatabase(db))

@@ -57,10 +57,10 @@ class PostgresLedger:
     ) -> None:
         self._recall = Recall()
         self._writer = Writer(url, self._recall, partitions=partitions)
-        self._keeper = Link(url, is_patient=True)
+        self._keeper = Link(url, is_patient=True, is_by_index=True)
         self.lease = Lease() if lease_seconds is None else Lease(lease_seconds)
         self._adders = Adders(
-            lambda: Link(url, is_patient=True),
+            lambda: Link(url, is_patient=True, is_by_index=True),
             holder=self.lease.holder,
             lease_seconds=self.lease.seconds,
         )
@@ -70,7 +70,8 @@ class PostgresLedger:
         self._numbered_seq = 0
         self._recalled_connections = 0
         try:
-            bring_forward(self._writer.link)
+            with contextlib.closing(Link(url)) as link:
+                bring_forward(link)
             self.lead()
         except NotStoredError as error:
             self._drop()

@@ -116,6 +116,23 @@ def _set(db: Db, settings: Mapping[str, str]) -> None:
                 db.execute("SELECT set_config(%s, %s, false)", (name, value))
 
 
+def look_up_by_index(db: Db) -> None:
+    """Have a session read no table whole where an index has what is looked for.
+
+    The plan of a statement that runs often is made once, maybe while its tables are empty and to
+    read them whole costs nothing. It is kept until the server's statistics change, which may be
+    after minutes.
+    """
+    with suppress(*_NOT_KNOWN):
+        db.execute("SELECT set_config('enable_seqscan', 'off', false)")
+
+
+def allow_scans(db: Db) -> None:
+    """Undo `look_up_by_index` until the transaction ends."""
+    with suppress(*_NOT_KNOWN):
+        db.execute("SELECT set_config('enable_seqscan', 'on', true)")
+
+
 def refuse_unfit(db: Db) -> None:
     """Raise UnfitServerError for another encoding, NotPrimaryError where nothing can be stored."""
     try:

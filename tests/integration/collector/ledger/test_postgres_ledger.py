@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
@@ -25,6 +26,7 @@ from collector.ledger.postgres.link import SCHEMA, Link, translate
 from collector.ledger.postgres.reader import PostgresReader
 from collector.ledger.postgres.schema import MIGRATIONS
 from collector.ledger.postgres.writer import PostgresLedger
+from collector.runtime.postgres.connection import BoundedConnection
 from tests.support.collector.ledgers import NOON_MILLIS, PostgresPlace, batch, report
 
 DEADLINE_SECONDS = 120
@@ -148,6 +150,72 @@ class TestSeveralCollectors:
         leader.lead()
         with closing(PostgresReader(url)) as reader:
             assert [row.seq for row in reader.reports_after(0, limit=9)] == [1, 2, 3]
+            assert reader.audit().problems == []
+
+
+class TestStatements:
+    """What storing costs where nothing special happens."""
+
+    @pytest.fixture
+    def statements(self, monkeypatch):
+        noted = []
+        execute = BoundedConnection.execute
+
+        def note(self, query, *args, **kwargs):
+            noted.append(" ".join(query.split()[:2]))
+            return execute(self, query, *args, **kwargs)
+
+        monkeypatch.setattr(BoundedConnection, "execute", note)
+        return noted
+
+    def test_new_reports_take_one_and_known_ones_are_looked_up(self, leader, statements):
+        store(leader, batch(report("a", key="1"), report("b", key="2")))
+        statements.clear()
+        assert store(leader, batch(report("a", key="3")), batch(report("b", key="4"))) == [
+            Receipt(1, 0),
+            Receipt(1, 0),
+        ]
+        assert statements == ["WITH kept"]
+        statements.clear()
+        assert store(leader, batch(report("a", key="3"), report("a", key="5"))) == [Receipt(1, 1)]
+        look = "SELECT report_key,"
+        assert statements == ["WITH kept", look, "WITH kept"]
+        statements.clear()
+        for key in "67":  # the first one expects more that are known
+            assert store(leader, batch(report("a", key=key))) == [Receipt(1, 0)]
+        assert statements == [look, "WITH kept", "WITH kept"]
+
+    def test_no_table_is_read_whole_though_plans_are_made_while_it_is_empty(self, url, leader):
+        """The plan of a statement that runs often is kept until the server's statistics change."""
+        for number in range(30):
+            reports = (report(f"user{number}", key=f"{number}-{each}") for each in range(10))
+            store(leader, batch(*reports))
+            leader._writer._capacity_until_seconds = math.inf  # all users are read for that
+            leader.lead(defers_sums=True, is_awaited=True)
+            leader.add_up(0)
+        leader.close()  # then the server counts what its sessions did
+        counted = "SELECT relname, n_tup_ins, seq_tup_read FROM pg_stat_user_tables"
+
+        def counts():
+            return {name: (stored, read) for name, stored, read in execute(url, counted)}
+
+        until("the server has counted", lambda: counts()["report"][0] == 300)
+        found = counts()
+        assert {found[name][1] for name in ("report", "report_group", "series", "user_total")} == {
+            0
+        }
+
+    def test_an_id_whose_commit_is_under_way_is_waited_for(self, url, leader, other):
+        receipts = []
+        mine = batch(report(key="new"), report(key="a", up=9))
+        with unfinished_commit(url, report(key="a")):
+            thread = threading.Thread(target=lambda: receipts.extend(store(other, mine)))
+            thread.start()
+            until("it waits", lambda: is_waiting(url, "report_group"))
+        thread.join(DEADLINE_SECONDS)
+        assert receipts == [Receipt(1, 1, 1)]
+        leader.lead()
+        with closing(PostgresReader(url)) as reader:
             assert reader.audit().problems == []
 
 
@@ -584,23 +652,34 @@ class TestFaults:
             with pytest.raises(LedgerUnavailableError):
                 reader.changes(after=0, limit=1)
 
+    @pytest.mark.parametrize("key", ["b", None], ids=["an id", "no id"])
     def test_a_server_that_does_not_answer_is_given_up_in_time_and_found_again(
-        self, proxy, postgres, database, monkeypatch
+        self, proxy, postgres, database, monkeypatch, key
     ):
+        """What the network held back may be stored late: with an id it counts once all the same."""
         monkeypatch.setattr("collector.ledger.postgres.link.ANSWER_SECONDS", 2.0)
         monkeypatch.setattr("collector.ledger.postgres.recording.AGAIN_SECONDS", 0.3)
+        url = postgres.url(database)
         with closing(PostgresLedger(postgres.url(database, port=proxy.port))) as ledger:
             store(ledger, batch(report(key="a")))
             proxy.freeze()
             with pytest.raises(LedgerUnavailableError, match=r"not answered for 2 s"):
-                store(ledger, batch(report(key="b")))
+                store(ledger, batch(report(key=key)))
             proxy.thaw()
-            assert store(ledger, batch(report(key="b"))) == [Receipt(1, 0)]
+            (receipt,) = store(ledger, batch(report(key=key)))
+            assert receipt.accepted + receipt.duplicates == 1
+            assert key or receipt.accepted
+            assert execute(url, "SELECT count(*) FROM report") == [(2,)]
 
-    @pytest.mark.parametrize("keys", ["bc", (None, None)], ids=["ids", "no ids"])
+    @pytest.mark.parametrize(
+        ("keys", "last_sent"),
+        [("bc", b"report_group"), ((None, None), b"COMMIT")],
+        ids=["ids", "no ids"],
+    )
     def test_a_commit_whose_answer_was_lost_is_looked_for_on_a_new_connection(
-        self, proxy, postgres, database, keys
+        self, proxy, postgres, database, keys, last_sent
     ):
+        """With ids it is one statement, which nothing follows."""
         wanted = batch(*(report(key=key) for key in keys))
         with (
             closing(PostgresLedger(postgres.url(database))) as leader,
@@ -608,7 +687,7 @@ class TestFaults:
             closing(PostgresReader(postgres.url(database))) as reader,
         ):
             store(ledger, batch(report(key="a")))
-            proxy.cut_after = b"COMMIT"
+            proxy.cut_after = last_sent
             assert store(ledger, wanted) == [Receipt(2, 0)]
             assert proxy.cuts == 1
             again = Receipt(0, 2) if keys == "bc" else Receipt(2, 0)
