@@ -10,6 +10,7 @@ from typing import Any
 
 from panel_fuzz.fleet import BRIDGE, COLLECTOR, PANELS, AwayError, Fleet
 from panel_fuzz.gateway import FAULTS
+from panel_fuzz.model import Quota
 from panel_fuzz.scene import Scene
 
 from tests.support.processes import until
@@ -26,6 +27,24 @@ class Accident:
     end: Callable[[], None]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """A user in a backup: as the model had it, and what the panel counted with its log."""
+
+    made: int
+    used: int
+    quota: Quota
+    lifetime: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backup:
+    """A panel's database of some quiet point, and its users by name."""
+
+    database: dict[str, Any]
+    users: dict[str, Saved]
+
+
 class Accidents:
     """Begins accidents; one that is about the same program as one under way is not begun."""
 
@@ -39,7 +58,7 @@ class Accidents:
         self._ended: set[float] = set()
         self._lost_writes: set[str] = set()
         """Panels put forward over writes of the bridge to their backup: really older than it."""
-        self._backups: dict[str, tuple[dict[str, Any], dict[str, tuple[int, int]]]] = {}
+        self._backups: dict[str, Backup] = {}
 
     def begin(self) -> None:
         """Begin one more accident, if there is one that does not meet another."""
@@ -139,10 +158,10 @@ class Accidents:
 
     def _restore(self) -> Accident | None:
         panel = self._closable_panel()
-        if panel is None or panel not in self._backups:
+        if panel is None or panel not in self._backups or not self._is_told_from_edits(panel):
             return None
-        backup, _ = self._backups[panel]
-        return self._exchange(panel, lambda _: backup, "a panel on its backup for a while")
+        database = self._backups[panel].database
+        return self._exchange(panel, lambda _: database, "a panel on its backup for a while")
 
     def _closable_panel(self) -> str | None:
         """Return a panel that is reached and where nobody is at work on users in this round."""
@@ -180,12 +199,19 @@ class Accidents:
     def back_up(self) -> None:
         """Take a backup of a panel; at a quiet point."""
         panel = self._dice.choice(PANELS)
+        rows = self._fleet.panel_users(panel)
         users = {
-            name: (user.made, user.used)
+            name: Saved(
+                made=user.made,
+                used=user.used,
+                quota=self._model.standing(panel, name).quota,
+                lifetime=rows[name]["lifetime_used_traffic"],
+            )
             for (each, name), user in self._model.users.items()
             if each == panel
         }
-        self._backups[panel] = self._fleet.simulate(panel, "GET", "/database"), users
+        database = self._fleet.simulate(panel, "GET", "/database")
+        self._backups[panel] = Backup(database=database, users=users)
 
     def drop_backups(self, panels: Iterable[str]) -> None:
         """Restore no backup from before a reset of all users.
@@ -200,21 +226,22 @@ class Accidents:
         """Put a panel back to its backup and accept it as an operator does; at a quiet point.
 
         Nothing for a panel whose users are others than in the backup, or whose quotas span panels
-        and were reset since: what such a panel's users have used then, the page does not say.
+        and were reset since: what such a panel's users have used then, the page does not say. Nor
+        for one whose quotas alone are others.
         """
         panels = [panel for panel in PANELS if self._is_restorable(panel)]
         if not panels:
             return None
         panel = self._dice.choice(panels)
-        backup, users = self._backups[panel]
+        backup = self._backups[panel]
         now = {name: user for (each, name), user in self._model.users.items() if each == panel}
-        used = {name: count for name, (_, count) in users.items()}
+        used = {name: saved.used for name, saved in backup.users.items()}
         self._scene.note("accident", what="a panel restored for good", on=panel)
         self.counts["a panel restored for good"] += 1
         passes = self._fleet.passes().get(panel)
         moved = {name: (user.used, used[name]) for name, user in now.items()}
         moved = {name: (new, old) for name, (new, old) in moved.items() if new != old}
-        self._fleet.simulate(panel, "PUT", "/database", backup)
+        self._fleet.simulate(panel, "PUT", "/database", backup.database)
         self._model.restored(panel, used)
         self._scene.remember()
         if not self._accept(panel, beyond=passes):
@@ -224,14 +251,31 @@ class Accidents:
     def _is_restorable(self, panel: str) -> bool:
         if panel not in self._backups:
             return False
-        _, users = self._backups[panel]
+        users = self._backups[panel].users
         now = {name: user for (each, name), user in self._model.users.items() if each == panel}
         if {name: user.made for name, user in now.items()} != {
-            name: made for name, (made, _) in users.items()
+            name: saved.made for name, saved in users.items()
         }:
             return False
-        was_reset = any(users[name][1] > user.used for name, user in now.items())
-        return not (self._model.spans and was_reset)
+        was_reset = any(users[name].used > user.used for name, user in now.items())
+        return not (self._model.spans and was_reset) and self._is_told_from_edits(panel)
+
+    def _is_told_from_edits(self, panel: str) -> bool:
+        """Tell whether the bridge can tell a panel's backup from admins who set quotas back.
+
+        Of one user or two it cannot where nothing but quotas was changed since; one user whom the
+        bridge saw use more of the panel is enough (decision 0016).
+        """
+        users = self._backups[panel].users
+        kept = [name for name, saved in users.items() if self._is_there(panel, name, saved)]
+        seen = self._fleet.seen_lifetimes(panel)
+        if any(seen.get(name, 0) > users[name].lifetime for name in kept):
+            return True
+        return all(self._model.standing(panel, name).quota == users[name].quota for name in kept)
+
+    def _is_there(self, panel: str, name: str, saved: Saved) -> bool:
+        user = self._model.users.get((panel, name))
+        return user is not None and user.made == saved.made
 
     def accept_lost_writes(self) -> None:
         """Accept, where it is asked for, panels that lack writes of the bridge; when all run."""
