@@ -25,12 +25,12 @@ FOLD_IDLE_SECONDS = 0.02
 """After this time without a request, deferred reports are added up."""
 FOLD_SECONDS = 1.0
 """How long adding up is deferred while requests keep coming, if adding up is fast."""
-FOLD_SHARE = 0.2
-"""The share of time for adding up. In a large ledger a fold writes more pages, so more should
-be added up at once."""
+FOLD_SHARE = 0.05
+"""The share of time for adding up. Where many series are reported a fold writes more rows, and in a
+large ledger more pages, so more should be added up at once."""
 FOLD_MAX_SECONDS = 5.0
 """The longest that adding up is deferred, without the time that it takes."""
-FOLD_REPORTS = 100_000
+FOLD_REPORTS = 400_000
 FOLD_RETRY_SECONDS = 1.0
 
 
@@ -117,14 +117,15 @@ class DeferredSums:
 
     @property
     def is_due(self) -> bool:
-        """Whether to add up now, though requests keep coming."""
+        """Whether to carry out a step now, though requests keep coming."""
         if self._fold is not None:
             return True
         age_seconds = time.monotonic() - self._deferred_since
         if not self._outage.is_up:
             return age_seconds >= FOLD_RETRY_SECONDS
         deferred_reports = self.stored_reports - self._added_reports
-        return deferred_reports >= FOLD_REPORTS or age_seconds >= self._fold_after_seconds
+        is_much = deferred_reports >= FOLD_REPORTS or self._ledger.is_full
+        return is_much or age_seconds >= self._fold_after_seconds or self._ledger.needs_indexing
 
     def try_add_up(self) -> None:
         """Add up all that is stored, unless it fails; see `try_add_some`."""
@@ -148,6 +149,9 @@ class DeferredSums:
     def add_some(self) -> None:
         """Carry out a step of adding up what is not in the sums yet; raises as `Ledger.fold`."""
         if not self.are_behind:
+            return
+        if self._ledger.needs_indexing:
+            self._ledger.index_some()
             return
         fold = self._fold or _Fold(self.stored_reports, time.monotonic())
         self._fold = None

@@ -62,6 +62,10 @@ class Capacity:
         """Tell whether all reports fit, without checking each user."""
         return not self.nearly_full and self._has_spare(batches)
 
+    def is_ample_for(self, offered: Amounts) -> bool:
+        """Tell the same of reports with so many bytes together."""
+        return not self.nearly_full and self._accepted_bytes + max(offered) <= self._spare_bytes
+
     def room(self, batches: Sequence[Batch], total_of: TotalOf) -> Room:
         """Return the Room that checks the reports of one commit one by one."""
         return Room(self.nearly_full, has_spare=self._has_spare(batches), total_of=total_of)

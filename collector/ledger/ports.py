@@ -129,9 +129,23 @@ class EmbeddedLedger(Ledger, Protocol):
     def fold_some(self) -> bool:
         """Carry out a step of a fold; return whether it goes on.
 
-        Only its last step changes what is read: it adds up all reports that were stored at the
-        first step. A fold that failed begins again.
+        A step may add up all reports of some users that were stored at the first step; with the
+        last one all these reports are in the sums. A step that failed is tried again.
         """
+        ...
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a fold should begin, since many sums are kept in memory."""
+        ...
+
+    @property
+    def needs_indexing(self) -> bool:
+        """Whether `index_some` should be called, since many ids are kept in memory."""
+        ...
+
+    def index_some(self) -> None:
+        """Index some of the ids that are kept in memory; a step that needs no fold."""
         ...
 
     @property

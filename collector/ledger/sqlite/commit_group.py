@@ -1,4 +1,4 @@
-"""What one commit of an SQLite ledger stores: the rows of reports, and the batches' receipts."""
+"""What one commit of an SQLite ledger stores: the columns of reports, and the batches' receipts."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import functools
 import sqlite3
 from collections.abc import Sequence
 from itertools import chain, repeat
+from operator import add
+from typing import Any
 
 from msgspec.structs import astuple
 
 from collector.ledger import Batch, Receipt
-from collector.ledger.capacity import Room
+from collector.ledger.capacity import Amounts, Room
+from collector.ledger.sqlite.report_columns import ReportColumns
 from collector.ledger.sqlite.series_ids import SeriesIds, SeriesKey
-from collector.ledger.sqlite.unfolded import ReportRow
 from collector.reports.report import Report
 
 _FIND_SERIES = (
@@ -22,95 +24,116 @@ _ADD_SERIES = (
     "INSERT INTO series (username, server, port, protocol) VALUES (?, ?, ?, ?) RETURNING id"
 )
 _CONTENT = "SELECT series_id, upload_bytes, download_bytes FROM report WHERE seq = ?"
+_NO_REPORTS: Sequence[Sequence[Any]] = [()] * len(Report.__struct_fields__)
 _Content = tuple[int | None, int, int]
+_Row = tuple[bytes | None, int, int, int, int, int, int | None, str, str]
+"""The values of `ReportColumns` of one report."""
 
 
 class CommitGroup:
-    """The rows that one commit will store, and their sums; within its transaction.
+    """The reports that one commit will store; `take` is called within its transaction."""
 
-    `known` has the seq of each id that is stored already, and `room` decides about each report;
-    None where all fit.
-    """
-
-    def __init__(
-        self,
-        db: sqlite3.Connection,
-        series: SeriesIds,
-        *,
-        known: dict[bytes, int],
-        room: Room | None,
-        last_seq: int,
-        received_at_millis: int,
-    ) -> None:
+    def __init__(self, db: sqlite3.Connection, series: SeriesIds, batches: Sequence[Batch]) -> None:
         self._db = db
         self._series = series
-        self._known = known
-        self._room = room
-        self._first_seq = last_seq + 1
-        self._received_at_millis = received_at_millis
-        self.last_seq = last_seq
-        self.raw_bytes = self.billed_bytes = 0
-        self.rows: list[ReportRow] = []
+        self._batches = batches
+        fields = [astuple(report) for batch in batches for report in batch.reports]
+        self._fields: Sequence[Sequence[Any]] = list(zip(*fields, strict=True)) or _NO_REPORTS
+        """The values of all reports, by the fields of `Report`."""
+        self._raw_bytes = list(map(add, self._fields[4], self._fields[5]))
+        self.keys: Sequence[bytes] = [key for key in self._fields[8] if key is not None]
+        """The ids of all reports that have one."""
+        self.columns = ReportColumns()
+        """What `take` has taken."""
         self.sent: list[tuple[str, int]] = []
         """The raw bytes of each batch, with its sender."""
+        self._rows: list[_Row] = []
+        self._known: dict[bytes, int] = {}
+        self._after_seq = 0
 
-    def take(self, batches: Sequence[Batch], keys: Sequence[bytes]) -> list[Receipt]:
-        """Take the reports of all batches, whose ids are `keys`; return the receipts."""
-        if not self._known and self._room is None and len(set(keys)) == len(keys):
-            return self._take_new(batches)
-        return [self._take(batch) for batch in batches]
+    @functools.cached_property
+    def offered(self) -> Amounts:
+        """The bytes of all reports, new or not."""
+        raw_bytes, billed = sum(self._raw_bytes), self._fields[9]
+        if billed.count(None) == len(billed):
+            return Amounts(raw_bytes, raw_bytes)
+        amounts = zip(self._raw_bytes, billed, strict=True)
+        return Amounts(raw_bytes, sum(raw if it is None else it for raw, it in amounts))
 
-    def _take_new(self, batches: Sequence[Batch]) -> list[Receipt]:
+    @property
+    def taken(self) -> Amounts:
+        """The bytes of what was taken."""
+        columns = self.columns
+        if columns.size == len(self._raw_bytes):
+            return self.offered
+        raw_bytes = sum(columns.upload_bytes) + sum(columns.download_bytes)
+        amounts = zip(
+            columns.upload_bytes, columns.download_bytes, columns.billed_bytes, strict=True
+        )
+        billed_bytes = sum(up + down if it is None else it for up, down, it in amounts)
+        return Amounts(raw_bytes, billed_bytes)
+
+    def take(self, *, known: dict[bytes, int], room: Room | None, after_seq: int) -> list[Receipt]:
+        """Take the reports that are new and fit, to be stored after a seq; return the receipts.
+
+        `known` has the seq of each id that is stored already, and `room` decides about each report;
+        None where all fit.
+        """
+        if not known and room is None and len(set(self.keys)) == len(self.keys):
+            return self._take_all()
+        self._known, self._after_seq = known, after_seq
+        receipts = [self._take(batch, room) for batch in self._batches]
+        self.columns = ReportColumns(*zip(*self._rows, strict=True))
+        return receipts
+
+    def _take_all(self) -> list[Receipt]:
         """Take reports that all fit, and none of which is a duplicate; as `_take`, but faster."""
-        fields = [astuple(report) for batch in batches for report in batch.reports]
-        find = self._series.recent.get
-        ids = [find(key := each[:4]) or self._series_id(key) for each in fields]
-        reporters = chain.from_iterable(repeat(it.reporter, len(it.reports)) for it in batches)
-        self.last_seq = self._first_seq + len(fields) - 1
-        seqs, at = range(self._first_seq, self.last_seq + 1), self._received_at_millis
-        self.rows = [
-            (seq, it[8], series_id, it[4], it[5], it[6], it[7], at, reporter, it[9])
-            for seq, it, series_id, reporter in zip(seqs, fields, ids, reporters, strict=True)
-        ]
-        amounts = [it[4] + it[5] for it in fields]
-        self.raw_bytes = sum(amounts)
-        self.billed_bytes = sum(
-            [raw if it[9] is None else it[9] for raw, it in zip(amounts, fields, strict=True)]
+        fields, batches = self._fields, self._batches
+        find, series_id = self._series.recent.get, self._series_id
+        reporters = [repeat(it.reporter, len(it.reports)) for it in batches]
+        self.columns = ReportColumns(
+            keys=fields[8],
+            series_ids=[find(key) or series_id(key) for key in zip(*fields[:4], strict=True)],
+            upload_bytes=fields[4],
+            download_bytes=fields[5],
+            connections=fields[6],
+            reported_at=fields[7],
+            billed_bytes=fields[9],
+            reporters=list(chain.from_iterable(reporters)),
+            usernames=fields[0],
         )
         start = 0
         for batch in batches:
             end = start + len(batch.reports)
             if end > start:
-                self.sent.append((batch.reporter, sum(amounts[start:end])))
+                self.sent.append((batch.reporter, sum(self._raw_bytes[start:end])))
             start = end
         return [_receipt(len(batch.reports)) for batch in batches]
 
-    def _take(self, batch: Batch) -> Receipt:
+    def _take(self, batch: Batch, room: Room | None) -> Receipt:
         """Take the reports of a batch that are new and fit; their ids become known."""
         duplicates: list[tuple[Report, int]] = []
         full: list[int] = []
-        known, room, seq = self._known, self._room, self.last_seq
-        raw_bytes = billed_bytes = 0
+        known, rows = self._known, self._rows
+        taken_before, raw_bytes = len(rows), 0
         for place, report in enumerate(batch.reports):
-            fields = astuple(report)
-            key, up, down, billed = fields[8], fields[4], fields[5], fields[9]
+            username, server, port, protocol, up, down, connections, at, key, billed = astuple(
+                report
+            )
             if key is not None and (stored := known.get(key)) is not None:
                 duplicates.append((report, stored))
                 continue
             if room is not None and not room.take(report):
                 full.append(place)
                 continue
-            series_id = self._series_id(fields[:4])
-            seq += 1
+            series_id = self._series_id((username, server, port, protocol))
+            rows.append(
+                (key, series_id, up, down, connections, at, billed, batch.reporter, username)
+            )
             if key is not None:
-                known[key] = seq
-            received = self._received_at_millis, batch.reporter
-            self.rows.append((seq, key, series_id, *fields[4:8], *received, billed))
+                known[key] = self._after_seq + len(rows)
             raw_bytes += up + down
-            billed_bytes += up + down if billed is None else billed
-        accepted, self.last_seq = seq - self.last_seq, seq
-        self.raw_bytes += raw_bytes
-        self.billed_bytes += billed_bytes
+        accepted = len(rows) - taken_before
         if accepted:
             self.sent.append((batch.reporter, raw_bytes))
         return Receipt(accepted, len(duplicates), self._conflicts(duplicates), tuple(full))
@@ -120,8 +143,8 @@ class CommitGroup:
         conflicts = 0
         for report, seq in duplicates:
             stored: _Content | None
-            if seq >= self._first_seq:
-                stored = self.rows[seq - self._first_seq][2:5]
+            if seq > self._after_seq:
+                stored = self._rows[seq - self._after_seq - 1][1:4]
             else:
                 stored = self._db.execute(_CONTENT, (seq,)).fetchone()
             series_key = (report.username, report.server, report.port, report.protocol)

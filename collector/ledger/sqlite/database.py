@@ -15,13 +15,22 @@ _FOLDED_SEQ = "(SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'folded_seq'
 _LOW_HALF = 2**32 - 1
 _HIGH = "(sum((upload_bytes) >> 32) + sum((download_bytes) >> 32))"
 _LOW = f"(sum((upload_bytes) & {_LOW_HALF}) + sum((download_bytes) & {_LOW_HALF}))"
-_UNFOLDED = f"(SELECT * FROM report WHERE seq > {_FOLDED_SEQ})"
+_UNFOLDED_OF_SENDERS = f"(SELECT * FROM report WHERE seq > {_FOLDED_SEQ})"
+# Without those that are in the sums by the first parts of a fold, see `fold`.
+_UNFOLDED = f"""(
+    SELECT * FROM report WHERE seq > {_FOLDED_SEQ} AND NOT (
+        seq <= coalesce(
+            (SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'fold_through_seq'), 0)
+        AND (SELECT username FROM series WHERE id = report.series_id)
+            <= (SELECT value FROM meta WHERE key = 'fold_through_user')
+    )
+)"""
 # Reports are numbered when they are stored.
 DIALECT = Dialect(
     reports="report",
     numbered="(SELECT * FROM report WHERE seq > :after AND seq <= :through)",
     unfolded=_UNFOLDED,
-    unfolded_of_senders=_UNFOLDED,
+    unfolded_of_senders=_UNFOLDED_OF_SENDERS,
     since="(SELECT * FROM report WHERE seq >= :first_seq AND received_at >= :since)",
     folded_seq=_FOLDED_SEQ,
     first_seq="(SELECT min(seq) FROM report)",

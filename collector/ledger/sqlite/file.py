@@ -224,6 +224,11 @@ MIGRATIONS: tuple[str, ...] = (
         seq INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
     """,
+    # From now on ids are indexed apart from sums, and sums are added up in parts.
+    """
+    INSERT INTO meta (key, value)
+        SELECT 'indexed_seq', value FROM meta WHERE key = 'folded_seq';
+    """,
 )
 LEDGER = SqliteKind(
     name="ledger",

@@ -2,95 +2,108 @@
 
 A commit that only appends writes a few pages at the end of one table. Adding up each report at once
 writes five pages all over the file per report; adding up many reports writes each page once. So a
-busy ledger appends first and adds up later. `folded_seq` is the seq up to which reports are in the
-sums; it moves in the transaction that adds them up.
+busy ledger appends first and adds up later. `folded_seq` is the seq up to which all reports are in
+the sums.
+
+A fold of many sums is carried out in parts, in the order of usernames, each in a transaction of its
+own: all sums of some users. Up to the last part `meta` has the seq up to which the fold adds up,
+and the user up to which it has done so; the last part moves `folded_seq`.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable, Sequence
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 from collector.ledger.sql import senders as sql_senders
 from collector.ledger.sql.database import USER_SUMS, added, later
-from collector.ledger.sqlite import key_index, rows
+from collector.ledger.sqlite import rows
 from collector.ledger.sqlite.database import SqliteDatabase
-from collector.ledger.sqlite.unfolded import Sums
+from collector.ledger.sqlite.unfolded import SumRow, Sums
 
-MOST_SENDERS = 256
+MOST_SENDERS = 4096
 """What is stored of more senders is read by one query, in place of one for each."""
-_FOLDING = """
-    CREATE TEMP TABLE IF NOT EXISTS folding (
-        day INTEGER, series_id INTEGER, upload_bytes INTEGER, download_bytes INTEGER,
-        billed_bytes INTEGER, connections INTEGER, reports INTEGER, last_used_at INTEGER,
-        change_seq INTEGER
-    )
-"""
+_COLUMNS = (
+    "upload_bytes, download_bytes, billed_bytes, connections, reports, last_used_at, change_seq"
+)
 _GATHER = """
-    INSERT INTO temp.folding
-    SELECT reported_at / 86400000 AS day, series_id, sum(upload_bytes), sum(download_bytes),
-        sum(coalesce(billed_bytes, upload_bytes + download_bytes)),
-        sum(connections), count(*), max(reported_at), max(seq)
-    FROM report WHERE seq > ? AND seq <= ? GROUP BY day, series_id
+    SELECT s.username, r.reported_at / 86400000 AS day, r.series_id, sum(r.upload_bytes),
+        sum(r.download_bytes), sum(coalesce(r.billed_bytes, r.upload_bytes + r.download_bytes)),
+        sum(r.connections), count(*), max(r.reported_at), max(r.seq)
+    FROM report AS r JOIN series AS s ON s.id = r.series_id
+    WHERE r.seq > ? AND r.seq <= ? AND s.username > ? GROUP BY 1, 2, 3 ORDER BY 1
 """
-_ADD_TO_SERIES = f"""
-    UPDATE series SET {added("series", "f")}, {later("series", "f")}
-    FROM (
-        SELECT series_id, sum(upload_bytes) AS upload_bytes, sum(download_bytes) AS download_bytes,
-            sum(billed_bytes) AS billed_bytes,
-            sum(connections) AS connections, sum(reports) AS reports,
-            max(last_used_at) AS last_used_at
-        FROM temp.folding GROUP BY series_id
-    ) AS f WHERE series.id = f.series_id
-"""
-_ADD_TO_DAYS = f"""
-    INSERT INTO usage_day AS d (day, series_id, upload_bytes, download_bytes, billed_bytes,
-        connections, reports, last_used_at, change_seq)
-    SELECT * FROM temp.folding WHERE true ORDER BY day, series_id
-    ON CONFLICT (day, series_id) DO UPDATE SET
-        {added("d", "excluded")}, {later("d", "excluded")},
-        change_seq = excluded.change_seq
-"""
-_ADD_TO_USERS = f"""
-    INSERT INTO user_total AS u (username, upload_bytes, download_bytes, billed_bytes, reports,
-        last_used_at, change_seq)
-    SELECT s.username, sum(f.upload_bytes), sum(f.download_bytes), sum(f.billed_bytes),
-        sum(f.reports), max(f.last_used_at), max(f.change_seq)
-    FROM temp.folding AS f JOIN series AS s ON s.id = f.series_id
-    WHERE true GROUP BY s.username ORDER BY s.username
-    ON CONFLICT (username) DO UPDATE SET
-        {added("u", "excluded", USER_SUMS)}, {later("u", "excluded")},
-        change_seq = excluded.change_seq
-"""
+_TO_SERIES = (
+    f"WITH f (series_id, {_COLUMNS}) AS (",
+    f""") UPDATE series SET {added("series", "f")}, {later("series", "f")}
+    FROM f WHERE series.id = f.series_id""",
+)
+_TO_DAYS = (
+    f"INSERT INTO usage_day AS d (day, series_id, {_COLUMNS})",
+    f""" ON CONFLICT (day, series_id) DO UPDATE SET
+        {added("d", "excluded")}, {later("d", "excluded")}, change_seq = excluded.change_seq""",
+)
+_TO_USERS = (
+    """INSERT INTO user_total AS u (username, upload_bytes, download_bytes, billed_bytes, reports,
+        last_used_at, change_seq)""",
+    f""" ON CONFLICT (username) DO UPDATE SET {added("u", "excluded", USER_SUMS)},
+        {later("u", "excluded")}, change_seq = excluded.change_seq""",
+)
 _HEAR = """
     INSERT INTO heard AS h (scope, received_at) VALUES (?, ?)
     ON CONFLICT (scope) DO UPDATE SET received_at = max(h.received_at, excluded.received_at)
 """
+_PARTS_THROUGH, _PARTS_USER = "fold_through_seq", "fold_through_user"
+_DAY, _SERIES_ID = itemgetter(1), itemgetter(2)
 
 
-def fold(db: sqlite3.Connection, *, after: int, through: int) -> None:
-    """Add up and index the reports after one seq through another, within a transaction."""
-    prepare(db, None, after=after, through=through)
-    add_prepared(db, None, after=after, through=through)
-    key_index.index(db, after=after, through=through)
+class Position(NamedTuple):
+    """How far a fold in parts has come."""
+
+    through_seq: int
+    """Up to which report it adds up."""
+    username: str
+    """Up to which user it has done so."""
 
 
-def prepare(db: sqlite3.Connection, sums: Sums | None, *, after: int, through: int) -> None:
-    """Write the sums of the reports after one seq through another into a temporary table.
+def add_up(db: sqlite3.Connection, sums: Sums, *, after: int, through: int) -> None:
+    """Add up the reports after one seq through another, of which these are the sums."""
+    add(db, sums.rows())
+    finish(db, sums, after=after, through=through)
 
-    With None for the sums they are read. Nothing of the ledger is changed.
+
+def gather(
+    db: sqlite3.Connection, *, after: int, through: int, after_user: str = ""
+) -> Sequence[SumRow]:
+    """Return what `Sums.rows` would for the reports after one seq through another.
+
+    Those of users up to `after_user` are left out.
     """
-    db.execute(_FOLDING)
-    db.execute("DELETE FROM temp.folding")
-    if sums is None:
-        db.execute(_GATHER, (after, through))
-    else:
-        rows.insert(db, "INSERT INTO temp.folding", sums.rows())
+    return db.execute(_GATHER, (after, through, after_user)).fetchall()
 
 
-def add_prepared(db: sqlite3.Connection, sums: Sums | None, *, after: int, through: int) -> None:
-    """Add what `prepare` wrote, within a transaction."""
-    for statement in (_ADD_TO_SERIES, _ADD_TO_DAYS, _ADD_TO_USERS):
-        db.execute(statement)
+def add(db: sqlite3.Connection, added_rows: Sequence[SumRow]) -> None:
+    """Add sums to those of their series, days and users; nothing is left out of a user's."""
+    by_series = sorted(added_rows, key=_SERIES_ID)
+    of_series = [row[2:] for row in by_series]
+    has_one_day = len(set(map(_DAY, added_rows))) == 1
+    _run(db, _TO_SERIES, of_series if has_one_day else _joined(of_series))
+    by_series.sort(key=_DAY)
+    _run(db, _TO_DAYS, [row[1:] for row in by_series])
+    _run(db, _TO_USERS, _joined((row[0], *row[3:6], *row[7:]) for row in added_rows))
+
+
+def _run(db: sqlite3.Connection, around: tuple[str, str], values: Sequence[SumRow]) -> None:
+    rows.with_values(db, around[0], values, around[1])
+
+
+def finish(db: sqlite3.Connection, sums: Sums | None, *, after: int, through: int) -> None:
+    """Add to the sums of senders, and have all reports through a seq be in the sums.
+
+    With None for the sums they are read.
+    """
     database = SqliteDatabase(db)
     if sums is None or len(sums.heard) > MOST_SENDERS:
         heard = sql_senders.add(database, after=after, through=through)
@@ -99,6 +112,23 @@ def add_prepared(db: sqlite3.Connection, sums: Sums | None, *, after: int, throu
         sql_senders.add_hours(database, sums.hours())
     db.executemany(_HEAR, sorted(heard.items()))
     note_folded(db, through)
+    db.execute("DELETE FROM meta WHERE key IN (?, ?)", (_PARTS_THROUGH, _PARTS_USER))
+
+
+def note_position(db: sqlite3.Connection, position: Position) -> None:
+    """Store how far a fold in parts has come, in the transaction of the part."""
+    db.executemany(
+        "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
+        [(_PARTS_THROUGH, str(position.through_seq)), (_PARTS_USER, position.username)],
+    )
+
+
+def position(db: sqlite3.Connection) -> Position | None:
+    """Return how far a fold in parts has come; None where there is none under way."""
+    found = dict(
+        db.execute("SELECT key, value FROM meta WHERE key IN (?, ?)", (_PARTS_THROUGH, _PARTS_USER))
+    )
+    return Position(int(found[_PARTS_THROUGH]), found[_PARTS_USER]) if found else None
 
 
 def note_folded(db: sqlite3.Connection, seq: int) -> None:
@@ -110,3 +140,21 @@ def folded_seq(db: sqlite3.Connection) -> int:
     """Return the seq up to which reports are in the sums."""
     row = db.execute("SELECT value FROM meta WHERE key = 'folded_seq'").fetchone()
     return int(row[0])
+
+
+def _joined(sums: Iterable[SumRow]) -> list[list[Any]]:
+    """Add together sums that follow each other and begin with the same value.
+
+    Their last two columns are a time and a seq, of which the latest counts.
+    """
+    joined: list[list[Any]] = []
+    last: list[Any] = [None]
+    for row in sums:
+        if row[0] != last[0]:
+            last = list(row)
+            joined.append(last)
+            continue
+        for place in range(1, len(row) - 2):
+            last[place] += row[place]
+        last[-2], last[-1] = max(last[-2], row[-2]), max(last[-1], row[-1])
+    return joined

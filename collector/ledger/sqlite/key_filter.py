@@ -42,6 +42,8 @@ MOST_KEYS_PER_BIT = 1 / 3
 MOST_BITS = 2**29
 """64 MB; then ids are more than a tenth of a billion."""
 PREFIX_BITS = 8 * PREFIX_BYTES
+KEY_BYTES = 16
+"""Of nearly all keys; see `report_key`."""
 SLICES = 4096
 """At most."""
 KEYS_PER_SLICE = 1000
@@ -73,12 +75,14 @@ class KeyFilter:
         """Return the keys that may be stored; all others are not."""
         return keys if self._bits is None else self._bits.found(keys)
 
-    def add(self, keys: Sequence[bytes]) -> None:
-        """Add keys that are about to be stored, before the commit."""
-        if self._bits is not None:
-            self._bits.set(keys)
+    def claim(self, keys: Sequence[bytes]) -> Sequence[bytes]:
+        """Add keys that are about to be stored, before the commit; return as `may_have`.
+
+        A key that is in there twice is returned as well.
+        """
         if self._reading is not None:
             self._reading.add(keys)
+        return keys if self._bits is None else self._bits.claim(keys)
 
     def keep_up(self, kept: int, unindexed: Iterable[bytes]) -> None:
         """Go on with reading stored keys, or begin, of about so many; called before each commit.
@@ -162,13 +166,21 @@ class _Bits:
 
     def set(self, keys: Iterable[bytes]) -> None:
         """Set the bits of keys."""
-        known, shift, number = self.bytes, self.shift, int.from_bytes
-        count = 0
-        for key in keys:
-            bit = number(key[:PREFIX_BYTES]) >> shift
-            known[bit >> 3] |= 1 << (bit & 7)
-            count += 1
-        self.keys += count
+        self.claim(list(keys))
+
+    def claim(self, keys: Sequence[bytes]) -> list[bytes]:
+        """Set the bits of keys; return the keys whose bits were set before."""
+        known, shift = self.bytes, self.shift
+        found = []
+        for key, prefix in zip(keys, _prefixes_of(keys), strict=True):
+            bit = prefix >> shift
+            place, mask = bit >> 3, 1 << (bit & 7)
+            if (byte := known[place]) & mask:
+                found.append(key)
+            else:
+                known[place] = byte | mask
+        self.keys += len(keys)
+        return found
 
     def merge(self, first: int, piece: bytes, keys: int) -> None:
         """Set the bits that are set in a piece, which begins at a byte."""
@@ -176,6 +188,20 @@ class _Bits:
         merged = int.from_bytes(self.bytes[first:last]) | int.from_bytes(piece)
         self.bytes[first:last] = merged.to_bytes(len(piece))
         self.keys += keys
+
+
+def _prefixes_of(keys: Sequence[bytes]) -> Sequence[int]:
+    """Return the first bytes of each key, as a number."""
+    if set(map(len, keys)) != {KEY_BYTES}:
+        return [int.from_bytes(key[:PREFIX_BYTES]) for key in keys]
+    return _numbers(b"".join(keys))[:: KEY_BYTES // PREFIX_BYTES]
+
+
+def _numbers(prefixes: bytes) -> array[int]:
+    numbers = array("I", prefixes)
+    if sys.byteorder == "little":
+        numbers.byteswap()
+    return numbers
 
 
 class _Background:
@@ -311,10 +337,7 @@ def _prefixes(key: str) -> str:
 
 
 def _decoded(text: str) -> array[int]:
-    numbers = array("I", bytes.fromhex(text))
-    if sys.byteorder == "little":
-        numbers.byteswap()
-    return numbers
+    return _numbers(bytes.fromhex(text))
 
 
 def _set(bits: bytearray, prefixes: array[int], *, shift: int, first: int) -> None:

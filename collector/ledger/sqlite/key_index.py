@@ -38,13 +38,14 @@ QUIET_SHARE = 1 / 256
 """The share of a round that each purge merges, so that merging goes on without new ids."""
 SINCE_SEQ = "key_table_since_seq"
 """The last seq when the current generation began."""
+_INDEXED_SEQ = "indexed_seq"
 _HAVE_ANY = "SELECT " + ", ".join(f"EXISTS (SELECT 1 FROM {each})" for each in INDEXES)
 _CURSORS = {RECENT: "key_hand", MIDDLE: "key_hand_middle"}
 """Where in `meta` the position of an index's cursor is."""
 
 
 def index(db: sqlite3.Connection, *, after: int, through: int) -> None:
-    """Index the ids of the reports after one seq up to and including another."""
+    """Index the ids of the reports after one seq, which is `indexed_seq`, through another."""
     (first,) = db.execute("SELECT coalesce(min(seq), 0) FROM report").fetchone()
     # While there are few, the current generation is small as well.
     kept, large = through - first, GENERATIONS[_current(db)]
@@ -58,6 +59,12 @@ def index(db: sqlite3.Connection, *, after: int, through: int) -> None:
     _merge_next(db, RECENT, MIDDLE if has_middle else large, share=added / KEYS_PER_ROUND)
     if has_middle:
         _merge_next(db, MIDDLE, large, share=added / keys_per_middle_round(kept))
+    _set_meta(db, _INDEXED_SEQ, str(through))
+
+
+def indexed_seq(db: sqlite3.Connection) -> int:
+    """Return the seq up to which the ids of reports are indexed; it may be before `folded_seq`."""
+    return int(_meta(db, _INDEXED_SEQ) or 0)
 
 
 def between(first: int, last: int) -> tuple[str, Sequence[bytes]]:

@@ -103,7 +103,7 @@ def last_reports(db: sqlite3.Connection) -> dict[str, int]:
         SELECT scope, max(received_at) FROM (
             SELECT scope, received_at FROM heard WHERE received_at >= {DIALECT.oldest_received_at}
             UNION ALL
-            SELECT reporter AS scope, received_at FROM {DIALECT.unfolded}
+            SELECT reporter AS scope, received_at FROM {DIALECT.unfolded_of_senders}
         ) GROUP BY scope
     """
     return {scope: at for scope, at in db.execute(query) if not scope.startswith(SCOPE)}

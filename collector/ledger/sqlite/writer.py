@@ -9,7 +9,7 @@ from pathlib import Path
 
 from collector.errors import LedgerError, NotStoredError
 from collector.ledger import Batch, Progress, Receipt
-from collector.ledger.capacity import Capacity, Room
+from collector.ledger.capacity import Amounts, Capacity, Room
 from collector.ledger.corrections import CORRECTED_REPORTS, SCOPE, Correction, Line
 from collector.ledger.ports import Alongside
 from collector.ledger.sql import capacity as sql_capacity
@@ -19,23 +19,32 @@ from collector.ledger.sql import export as sql_export
 from collector.ledger.sql import purge as sql_purge
 from collector.ledger.sql import series as sql_series
 from collector.ledger.sqlite import fold as sqlite_fold
-from collector.ledger.sqlite import key_index, rows
+from collector.ledger.sqlite import key_index, report_columns
 from collector.ledger.sqlite import runs as sqlite_runs
+from collector.ledger.sqlite.checkpoints import Checkpoints
 from collector.ledger.sqlite.commit_group import CommitGroup
 from collector.ledger.sqlite.database import SqliteDatabase
 from collector.ledger.sqlite.file import LEDGER, connect, lock, not_stored
+from collector.ledger.sqlite.fold import Position
 from collector.ledger.sqlite.key_filter import KeyFilter
+from collector.ledger.sqlite.report_columns import ReportColumns
 from collector.ledger.sqlite.series_ids import SeriesIds
-from collector.ledger.sqlite.unfolded import REPORTS_PER_SLICE, Folding, Sums, Unfolded
+from collector.ledger.sqlite.unfolded import Folding, Sums, Unfolded
 from collector.ledger.statistics_values import IdleSeries
 from collector.runtime.sqlite.background_check import check_noted
 from collector.runtime.sqlite.file import check_whole, closed_on_fault
 from collector.schema import Policy
 
-_APPEND = (
-    "INSERT INTO report (seq, report_key, series_id, upload_bytes, download_bytes, "
-    "connections, reported_at, received_at, reporter, billed_bytes)"
-)
+KEYS_PER_STEP = 32_768
+"""How many ids are indexed in one step; a few more at times."""
+SUMS_PER_STEP = 4096
+"""How many rows of sums are added to in one step."""
+MOST_SUMS = 40_000
+"""With so many rows of sums in memory a fold should begin; then there may be twice as many."""
+REPORTS_PER_PAGE, KEYS_PER_PAGE, SUMS_PER_PAGE = 50, 16, 4
+"""About how many of each a page that is written has: ids and sums are spread over their tables."""
+REPORTS_AT_ONCE = 2048
+"""A fold of so many reports also indexes their ids in its last step."""
 
 
 class SqliteLedger:
@@ -53,6 +62,7 @@ class SqliteLedger:
         self._is_run_noted = False
         self._series = SeriesIds()
         self._filter = KeyFilter(path)
+        self._checkpoints = Checkpoints(path)
         try:
             self._db = connect(path)
             check(LEDGER, self._db, path)
@@ -82,20 +92,22 @@ class SqliteLedger:
         (first_seq,) = self._db.execute("SELECT min(seq) FROM report").fetchone()
         self._first_seq: int = first_seq or self._last_seq + 1
         self._folded_seq = sqlite_fold.folded_seq(self._db)
+        self._position = sqlite_fold.position(self._db)
+        self._indexed_seq = max(self._folded_seq, key_index.indexed_seq(self._db))
         self._capacity = self._read_capacity()
         query = "SELECT report_key, seq FROM report WHERE seq > ? AND report_key IS NOT NULL"
-        keys = dict(self._db.execute(query, (self._folded_seq,)))
+        keys = dict(self._db.execute(query, (self._indexed_seq,)))
         self._unfolded = Unfolded(keys, sums=None if self.unfolded_reports else Sums())
 
     def _read_capacity(self) -> Capacity:
         return Capacity(sql_capacity.nearly_full(self._database))
 
-    def _room_for(self, batches: Sequence[Batch]) -> Room | None:
+    def _room_for(self, batches: Sequence[Batch], offered: Amounts) -> Room | None:
         """Return what decides about each report of a commit; None where all fit in any case."""
-        if self._capacity.is_ample(batches):
+        if self._capacity.is_ample_for(offered):
             return None
         self._capacity = self._read_capacity()
-        if self._capacity.is_ample(batches):
+        if self._capacity.is_ample_for(offered):
             return None
         return self._capacity.room(
             batches, lambda username: sql_capacity.total_of(self._database, username)
@@ -104,6 +116,7 @@ class SqliteLedger:
     def close(self) -> None:
         """Close the file and let another process have it."""
         self._filter.close(last_seq=self._last_seq)
+        self._checkpoints.close()
         self._db.close()
         self._lock.close()
 
@@ -112,8 +125,11 @@ class SqliteLedger:
         return SqliteDatabase(self._db)
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self, *, is_durable: bool = True) -> Iterator[None]:
+        """Commit what is done within; where it need not be on disk yet, later commits see to it."""
         try:
+            if not is_durable:
+                self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.execute("BEGIN IMMEDIATE")
             yield
             self._db.execute("COMMIT")
@@ -125,6 +141,9 @@ class SqliteLedger:
             if not isinstance(error, (sqlite3.Error, OverflowError, UnicodeError)):
                 raise
             raise not_stored(self.path, error) from error
+        finally:
+            if not is_durable:
+                self._db.execute("PRAGMA synchronous = FULL")
 
     def record(
         self,
@@ -139,40 +158,42 @@ class SqliteLedger:
         With `defers_sums` the reports are stored, and in no sum before the next `fold`. What
         `alongside` writes is in the same commit; what it raises undoes all of it.
         """
-        self._filter.keep_up(self._last_seq - self._first_seq, self._unfolded.keys())
+        if not defers_sums and self.unfolded_reports:
+            self.fold()
+        self._filter.keep_up(self._last_seq - self._first_seq, self._unfolded.keys)
+        group = CommitGroup(self._db, self._series, batches)
+        after_seq, sums = self._last_seq, Sums()
         with self._transaction():
-            room = self._room_for(batches)
-            keys = [
-                report.report_key
-                for batch in batches
-                for report in batch.reports
-                if report.report_key is not None
-            ]
-            group = CommitGroup(
-                self._db,
-                self._series,
-                known=self._known_seqs(keys),
-                room=room,
-                last_seq=self._last_seq,
-                received_at_millis=received_at_millis,
+            room = self._room_for(batches, group.offered)
+            # claimed whatever becomes of the commit
+            known = self._known_seqs(self._filter.claim(group.keys))
+            receipts = group.take(known=known, room=room, after_seq=after_seq)
+            columns = group.columns
+            last_seq = after_seq + columns.size
+            if columns.size and not self._is_run_noted:
+                sqlite_runs.begin(self._db, after_seq=after_seq)
+            report_columns.append(
+                self._db, columns, after_seq=after_seq, received_at_millis=received_at_millis
             )
-            receipts = group.take(batches, keys)
-            if group.rows and not self._is_run_noted:
-                sqlite_runs.begin(self._db, after_seq=self._last_seq)
-            # whatever becomes of the commit
-            self._filter.add([row[1] for row in group.rows if row[1] is not None])
-            rows.insert(self._db, _APPEND, group.rows)
             if alongside is not None:
                 alongside(self._database, receipts)
-            if not defers_sums and group.last_seq > self._folded_seq:
-                sqlite_fold.fold(self._db, after=self._folded_seq, through=group.last_seq)
-        self._last_seq = group.last_seq
-        self._capacity.note(raw_bytes=group.raw_bytes, billed_bytes=group.billed_bytes, room=room)
-        self._is_run_noted = self._is_run_noted or bool(group.rows)
+            if not defers_sums and columns.size:
+                sums.add_commit(
+                    columns, group.sent, after_seq=after_seq, at_millis=received_at_millis
+                )
+                sqlite_fold.add_up(self._db, sums, after=after_seq, through=last_seq)
+                key_index.index(self._db, after=self._indexed_seq, through=last_seq)
+        self._last_seq = last_seq
+        self._checkpoints.note_commit(pages=3 + columns.size // REPORTS_PER_PAGE)
+        self._capacity.note(**group.taken._asdict(), room=room)
+        self._is_run_noted = self._is_run_noted or bool(columns.size)
         if defers_sums:
-            self._unfolded.add(group.rows, group.sent, received_at_millis=received_at_millis)
-        else:
-            self._folded_seq, self._unfolded = self._last_seq, Unfolded({}, sums=Sums())
+            self._unfolded.add(
+                columns, group.sent, after_seq=after_seq, at_millis=received_at_millis
+            )
+        elif columns.size:
+            self._folded_seq = self._indexed_seq = last_seq
+            self._unfolded.keys.clear()
         return receipts
 
     def fold(self) -> None:
@@ -183,48 +204,84 @@ class SqliteLedger:
     def fold_some(self) -> bool:
         """Carry out a step of a fold, in a commit of its own; return whether it goes on.
 
-        The last step adds up all reports that were stored at the first one; the steps before index
-        their keys, and change nothing that is read.
+        A step adds up all reports of some users that were stored at the first step, or indexes
+        ids; with the last one all these reports are in the sums. One that failed is tried again.
         """
         if self._folded_seq == self._last_seq:
             return False
-        folding = self._unfolded.folding or self._unfolded.begin(
-            after=self._folded_seq, through=self._last_seq
-        )
-        bounds = {"after": folding.after, "through": folding.through}
-        if folding.through - folding.after <= REPORTS_PER_SLICE:
-            with self._transaction():
-                sqlite_fold.prepare(self._db, folding.sums, **bounds)
-                sqlite_fold.add_prepared(self._db, folding.sums, **bounds)
-                key_index.index(self._db, **bounds)
-        elif folding.indexed_seq < folding.through:
-            self._index_some(folding)
+        folding = self._unfolded.folding or self._begin_fold()
+        added, is_small = folding.next_rows(SUMS_PER_STEP), folding.reports <= REPORTS_AT_ONCE
+        if len(added) < folding.rows_left:
+            position = Position(folding.through, added[-1][0])
+            with self._transaction(is_durable=False):
+                sqlite_fold.add(self._db, added)
+                sqlite_fold.note_position(self._db, position)
+            folding.note_added(added)
+            self._position = position
+            self._checkpoints.note_commit(pages=len(added) // SUMS_PER_PAGE)
             return True
-        else:
-            with self._transaction():
-                if not folding.is_prepared:
-                    sqlite_fold.prepare(self._db, folding.sums, **bounds)
-                    folding.is_prepared = True
-                    return True
-                sqlite_fold.add_prepared(self._db, folding.sums, **bounds)
-        self._folded_seq, self._unfolded.folding = folding.through, None
-        return False
+        if self._indexed_seq < folding.through and not is_small:
+            self.index_some()
+            return True
+        bounds = {"after": folding.after, "through": folding.through}
+        with self._transaction():
+            sqlite_fold.add(self._db, added)
+            sqlite_fold.finish(self._db, folding.sums, **bounds)
+            if self._indexed_seq < folding.through:
+                key_index.index(self._db, after=self._indexed_seq, through=folding.through)
+        if self._indexed_seq < folding.through:
+            self._note_indexed(folding.through)
+        self._folded_seq, self._position, self._unfolded.folding = folding.through, None, None
+        return folding.is_rest
 
-    def _index_some(self, folding: Folding) -> None:
-        """Index some keys, in a commit that need not be on disk before the sums are."""
-        after = folding.indexed_seq
-        folding.indexed_seq = min(after + REPORTS_PER_SLICE, folding.through)
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        try:
+    def _begin_fold(self) -> Folding:
+        """Begin a fold of all that is stored; or go on with one that was interrupted."""
+        unfolded, after = self._unfolded, self._folded_seq
+        through, after_user = self._position or (self._last_seq, "")
+        sums = unfolded.sums
+        if sums is None:
             with self._transaction():
-                key_index.index(self._db, after=after, through=folding.indexed_seq)
-        finally:
-            self._db.execute("PRAGMA synchronous = FULL")
+                rows = sqlite_fold.gather(
+                    self._db, after=after, through=through, after_user=after_user
+                )
+        else:
+            rows = sums.rows()
+        if through == self._last_seq:
+            unfolded.sums = Sums()
+        unfolded.folding = Folding(
+            after=after, through=through, sums=sums, rows=rows, is_rest=through < self._last_seq
+        )
+        return unfolded.folding
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a fold should begin, since many sums are kept in memory."""
+        sums = self._unfolded.sums
+        return sums is not None and len(sums) >= MOST_SUMS
+
+    @property
+    def needs_indexing(self) -> bool:
+        """Whether `index_some` should be called, since many ids are kept in memory."""
+        return len(self._unfolded.keys) >= KEYS_PER_STEP
+
+    def index_some(self) -> None:
+        """Index the oldest ids that are not indexed yet, in a commit of its own."""
+        through = self._last_seq
+        if through - self._indexed_seq > 2 * KEYS_PER_STEP:
+            through = self._indexed_seq + KEYS_PER_STEP
+        with self._transaction(is_durable=False):
+            key_index.index(self._db, after=self._indexed_seq, through=through)
+        self._checkpoints.note_commit(pages=(through - self._indexed_seq) // KEYS_PER_PAGE)
+        self._note_indexed(through)
+
+    def _note_indexed(self, through: int) -> None:
+        self._indexed_seq = through
+        self._unfolded.forget_keys(through)
 
     def _known_seqs(self, keys: Sequence[bytes]) -> dict[bytes, int]:
         """Look up which of the ids are stored already, and where."""
         known = self._unfolded.seqs_of(keys)
-        known.update(key_index.seqs_of(self._db, self._filter.may_have(keys)))
+        known.update(key_index.seqs_of(self._db, keys))
         return known
 
     def age(self, *, ran_millis: int, kept_millis: int) -> int:
@@ -279,6 +336,8 @@ class SqliteLedger:
 
     def forget_days(self, *, before_day: int, limit: int) -> int:
         """Drop up to `limit` of the oldest daily rows before a day; return how many."""
+        while self._position is not None:  # or rows would be dropped that are in part added up
+            self.fold_some()
         with self._transaction():
             return sql_purge.forget_days(
                 self._database, before_day=before_day, limit=limit, folded_seq=self._folded_seq
@@ -304,19 +363,24 @@ class SqliteLedger:
                 sqlite_fold.note_folded(self._db, last_seq)
             if is_stored and not self._is_run_noted:
                 sqlite_runs.begin(self._db, after_seq=self._last_seq)
-        self._last_seq = self._folded_seq = last_seq
+        self._last_seq = self._folded_seq = self._indexed_seq = last_seq
         self._is_run_noted = self._is_run_noted or is_stored
         return not is_done or sql_corrected.open_correction(self._database) is not None
 
     def _append_lines(self, correction: Correction, lines: Sequence[Line], now_millis: int) -> None:
         appended = [
             (
-                *(seq, None, it.series_id, it.upload_bytes, it.download_bytes, it.connections),
-                *(it.reported_at, now_millis, f"{SCOPE}{correction.number}", it.billed_bytes),
+                *(None, it.series_id, it.upload_bytes, it.download_bytes, it.connections),
+                *(it.reported_at, it.billed_bytes, f"{SCOPE}{correction.number}", ""),
             )
-            for seq, it in enumerate(lines, start=self._last_seq + 1)
+            for it in lines
         ]
-        rows.insert(self._db, _APPEND, appended)
+        report_columns.append(
+            self._db,
+            ReportColumns(*zip(*appended, strict=True)),
+            after_seq=self._last_seq,
+            received_at_millis=now_millis,
+        )
 
     def forget_series(self, found: Sequence[IdleSeries]) -> int:
         """Drop those series that have not changed since; return how many. No sum changes."""

@@ -1,4 +1,4 @@
-"""A fold in steps: commits come between them, readers see whole folds, and a crash counts once."""
+"""A fold in steps: commits come between them, readers see whole users, and a crash counts once."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import sqlite3
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -15,18 +16,22 @@ from hypothesis import strategies as st
 
 from collector.errors import NotStoredError
 from collector.ledger import Receipt
-from collector.ledger.sqlite import key_index, unfolded, writer
-from collector.ledger.sqlite.rows import MOST_ROWS, insert
+from collector.ledger.sql import capacity as sql_capacity
+from collector.ledger.sqlite import key_index, report_columns, unfolded, writer
+from collector.ledger.sqlite.report_columns import ReportColumns
+from collector.ledger.sqlite.rows import MOST_ROWS, insert_columns, with_values
 from collector.ledger.sqlite.writer import SqliteLedger
 from collector.reports.report import DAY_MILLIS, Report
 from tests.support.collector.ledgers import NOON_MILLIS, SqlitePlace, batch, report
 
 SLICE = 4
+SMALL_STEPS = {"KEYS_PER_STEP": SLICE, "REPORTS_AT_ONCE": SLICE, "SUMS_PER_STEP": 1}
 
 
 @pytest.fixture(autouse=True)
-def _small_slices(monkeypatch):
-    monkeypatch.setattr(writer, "REPORTS_PER_SLICE", SLICE)
+def _small_steps(monkeypatch):
+    for name, most in SMALL_STEPS.items():
+        monkeypatch.setattr(writer, name, most)
 
 
 @pytest.fixture
@@ -65,16 +70,106 @@ def totals(place) -> dict[str, int]:
         return {each.username: each.upload_bytes + each.download_bytes for each in page.changes}
 
 
-def test_only_the_last_step_changes_what_is_read(place):
+NAMES = ["alice", "bob", "eve", "\u00e4gir", "\U0001f600"]
+"""In the order of their bytes."""
+
+
+def store_for_all(ledger: SqliteLedger, *, names: Sequence[str] = NAMES) -> None:
+    """Store two reports of each user on two servers, so many that a fold of them has steps."""
+    many = enumerate((name, server) for name in names for server in ("s1", "s2"))
+    store(ledger, *(known(number, name, server=server) for number, (name, server) in many))
+
+
+def count_of_users(ledger: SqliteLedger) -> int:
+    return int(ledger._db.execute("SELECT count(*) FROM user_total").fetchone()[0])
+
+
+def test_each_step_adds_up_some_users_and_the_feed_has_all_after_the_last(place):
     with closing(place.open()) as ledger:
-        store(ledger, *(known(number) for number in range(3 * SLICE)))
-        steps = 1
+        store_for_all(ledger)
+        steps: list[int] = []
         while ledger.fold_some():
             assert totals(place) == {}
-            steps += 1
-        assert steps == 3 + 2
-        assert totals(place) == {"alice": 3 * 3 * SLICE}
+            steps.append(count_of_users(ledger))
+        assert steps == [1, 2, 3, 4, 4, 4], "the ids are indexed before the last users"
+        assert totals(place) == dict.fromkeys(NAMES, 6)
         assert ledger.fold_some() is False
+
+
+def test_a_users_total_with_what_is_not_added_up_is_the_same_between_any_two_steps(place):
+    """By it a report is refused that does not fit."""
+    with closing(place.open()) as ledger:
+        store_for_all(ledger)
+        goes_on = True
+        while goes_on:
+            goes_on = ledger.fold_some()
+            for name in NAMES:
+                assert sql_capacity.total_of(ledger._database, name) == (6, 6)
+
+
+@pytest.mark.parametrize("steps", range(7))
+def test_a_crash_between_steps_leaves_a_fold_that_goes_on(place, steps):
+    with closing(place.open()) as ledger:
+        store_for_all(ledger)
+        for _ in range(steps):
+            ledger.fold_some()
+        store(ledger, known(900, "bob"))
+    with closing(SqliteLedger(place.path, is_at_once=True)) as ledger:
+        store(ledger, known(901, "alice"))
+        more = 1
+        while ledger.fold_some():
+            more += 1
+            store(ledger, known(1000 + more, "eve"))
+        ledger.fold()
+        assert totals(place) == {
+            **dict.fromkeys(NAMES, 6),
+            "alice": 9,
+            "bob": 9,
+            "eve": 6 + 3 * (more - 1),
+        }
+        assert store(ledger, known(0), known(900), known(901)) == Receipt(0, 3, 2)
+
+
+@pytest.mark.parametrize("steps", range(6))
+def test_days_are_dropped_of_users_that_are_added_up_and_no_part_of_them_later(place, steps):
+    with closing(place.open()) as ledger:
+        store_for_all(ledger)
+        for _ in range(steps):
+            ledger.fold_some()
+        day = NOON_MILLIS // DAY_MILLIS
+        ledger.forget_days(before_day=day + 1, limit=1000)
+        ledger.fold()
+        assert totals(place) == dict.fromkeys(NAMES, 6)
+        (kept,) = ledger._db.execute("SELECT count(*) FROM usage_day").fetchone()
+        assert kept == (0 if steps else 2 * len(NAMES))
+
+
+def test_ids_are_indexed_when_there_are_many_and_apart_from_sums(place):
+    with closing(place.open()) as ledger:
+        store(ledger, *(known(number) for number in range(SLICE - 1)))
+        assert not ledger.needs_indexing
+        store(ledger, known(SLICE - 1), report())
+        assert ledger.needs_indexing
+        ledger.index_some()
+        assert not ledger._unfolded.keys
+        assert totals(place) == {}
+        store(ledger, known(100))
+    with closing(SqliteLedger(place.path, is_at_once=True)) as ledger:
+        assert len(ledger._unfolded.keys) == 1, "no more are read again"
+        assert store(ledger, *(known(number) for number in [*range(SLICE), 100])).duplicates == 5
+        ledger.fold()
+        assert totals(place) == {"alice": 3 * (SLICE + 2)}
+
+
+def test_a_fold_begins_when_there_are_many_sums(place, monkeypatch):
+    monkeypatch.setattr(writer, "MOST_SUMS", 3)
+    with closing(place.open()) as ledger:
+        store(ledger, *(known(number, server=f"s{number % 2}") for number in range(10)))
+        assert not ledger.is_full
+        store(ledger, known(99, at=NOON_MILLIS - DAY_MILLIS))
+        assert ledger.is_full
+        ledger.fold()
+        assert not ledger.is_full
 
 
 def test_few_reports_are_added_up_in_one_step(place):
@@ -119,14 +214,14 @@ def test_a_commit_that_adds_up_at_once_includes_a_fold_under_way(place, steps):
 
 
 @pytest.mark.parametrize("steps", range(5))
-@pytest.mark.parametrize("fails", ["index", "prepare", "add_prepared"])
-def test_a_step_that_fails_begins_the_fold_again(place, monkeypatch, steps, fails):
+@pytest.mark.parametrize("fails", ["index", "add", "note_position", "finish"])
+def test_a_step_that_fails_is_tried_again(place, monkeypatch, steps, fails):
     def fail(*_, **__):
         raise sqlite3.OperationalError("no such luck")
 
     target = key_index if fails == "index" else writer.sqlite_fold
     with closing(place.open()) as ledger:
-        store(ledger, *(known(number) for number in range(2 * SLICE)))
+        store_for_all(ledger)
         for _ in range(steps):
             ledger.fold_some()
         with monkeypatch.context() as patch:
@@ -135,9 +230,9 @@ def test_a_step_that_fails_begins_the_fold_again(place, monkeypatch, steps, fail
                 ledger.fold()
             except NotStoredError:
                 assert totals(place) == {}
-        store(ledger, *(known(number) for number in range(2 * SLICE)))
+        store_for_all(ledger)
         ledger.fold()
-        assert totals(place) == {"alice": 6 * SLICE}
+        assert totals(place) == dict.fromkeys(NAMES, 6)
 
 
 def test_a_commit_that_fails_leaves_a_fold_under_way_to_begin_again(place):
@@ -185,6 +280,7 @@ moves = st.lists(
         st.lists(reports, min_size=1, max_size=8),
         st.lists(reports, min_size=1, max_size=8).map(lambda found: (found,)),  # added up at once
         st.integers(1, 4),  # steps of a fold
+        st.just("index"),
         st.just("crash"),
         st.just("commit fails"),
     ),
@@ -196,7 +292,8 @@ moves = st.lists(
 @settings(max_examples=150)
 def test_every_report_counts_once_through_steps_crashes_and_failures(moves):
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writer, "REPORTS_PER_SLICE", SLICE)
+        for name, most in SMALL_STEPS.items():
+            patch.setattr(writer, name, most)
         place = SqlitePlace(path=Path(folder) / "ledger.sqlite3")
         first: dict[bytes, Report] = {}
         ledger = place.open()
@@ -207,6 +304,8 @@ def test_every_report_counts_once_through_steps_crashes_and_failures(moves):
                     ledger = SqliteLedger(place.path, is_at_once=True)
                 elif move == "commit fails":
                     fail_to_store(ledger)
+                elif move == "index":
+                    ledger.index_some()
                 elif isinstance(move, int):
                     for _ in range(move):
                         ledger.fold_some()
@@ -230,39 +329,62 @@ def test_every_report_counts_once_through_steps_crashes_and_failures(moves):
 
 
 def test_sums_in_memory_are_those_that_the_reports_give(place):
-    """By the same statement as a fold that reads them."""
     with closing(place.open()) as ledger:
-        rows = [
-            (seq, None, seq % 3, seq, 2 * seq, seq % 5, NOON_MILLIS - seq * 10**7, 0, "r", billed)
-            for seq, billed in enumerate([None, 0, 7] * 9, start=1)
-        ]
         for each in range(3):
             ledger._db.execute(
-                "INSERT INTO series (id, username, server, port, protocol) VALUES (?, ?, '', 1, '')",
-                (each, str(each)),
+                "INSERT INTO series (id, username, server, port, protocol) VALUES (?, ?, ?, 1, '')",
+                (each, NAMES[each // 2], str(each)),
             )
-        insert(ledger._db, writer._APPEND, rows)
         sums = unfolded.Sums()
-        sums.add(rows[:10])
-        sums.add(rows[10:])
-        read = []
-        for each in (None, sums):
-            writer.sqlite_fold.prepare(ledger._db, each, after=0, through=len(rows))
-            query = "SELECT * FROM temp.folding ORDER BY day, series_id"
-            read.append(ledger._db.execute(query).fetchall())
-        assert read[0] == read[1]
-        assert len(read[0]) > 3
+        for after, billed in ((0, (None,)), (40, (None, 0, 7)), (70, (None,))):
+            seqs = range(after + 1, after + 30)
+            columns = ReportColumns(
+                keys=[None for _ in seqs],
+                series_ids=[seq % 3 for seq in seqs],
+                upload_bytes=seqs,
+                download_bytes=[2 * seq for seq in seqs],
+                connections=[seq % 5 for seq in seqs],
+                reported_at=[NOON_MILLIS - seq * (10**7 if after else 1) for seq in seqs],
+                billed_bytes=[billed[seq % len(billed)] for seq in seqs],
+                reporters=["r" if seq < 60 else "s" for seq in seqs],
+                usernames=[NAMES[seq % 3 // 2] for seq in seqs],
+            )
+            ledger._db.execute("UPDATE sqlite_sequence SET seq = ?", (after,))
+            if not after:
+                ledger._db.execute("INSERT INTO sqlite_sequence VALUES ('report', 0)")
+            report_columns.append(ledger._db, columns, after_seq=after, received_at_millis=5)
+            sums.add(columns, after_seq=after)
+        read = writer.sqlite_fold.gather(ledger._db, after=0, through=100)
+        assert sorted(map(tuple, sums.rows())) == sorted(read)
+        assert [row[0] for row in sums.rows()] == [row[0] for row in read]
+        assert len(read) > 6
+        later = writer.sqlite_fold.gather(ledger._db, after=0, through=100, after_user="alice")
+        assert later == [row for row in read if row[0] == "bob"]
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 3, 255, 256, 257, 1023])
-def test_many_rows_are_inserted_in_their_order_by_few_statements(count):
+@pytest.mark.parametrize("by_column", [True, False])
+@pytest.mark.parametrize("count", [0, 1, 2, 3, MOST_ROWS - 1, MOST_ROWS, MOST_ROWS + 1, 2047])
+def test_many_rows_are_inserted_in_their_order_by_few_statements(count, by_column):
     with closing(sqlite3.connect(":memory:")) as db:
-        db.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, a, b)")
+        db.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, a, b, c)")
         statements: list[str] = []
         db.set_trace_callback(statements.append)
-        rows = [(number, str(number)) for number in range(count)]
-        insert(db, "INSERT INTO t (a, b)", rows)
+        rows = [(number, str(number), "same") for number in range(count)]
+        if by_column:
+            columns = [[row[place] for row in rows] for place in (0, 1)]
+            insert_columns(db, "INSERT INTO t (a, b, c)", columns, same=["same"])
+        else:
+            with_values(db, "INSERT INTO t (a, b, c)", rows)
         db.set_trace_callback(None)
-        assert db.execute("SELECT a, b FROM t ORDER BY id").fetchall() == rows
+        assert db.execute("SELECT a, b, c FROM t ORDER BY id").fetchall() == rows
         inserts = [each for each in statements if each.startswith("INSERT")]
         assert len(inserts) == count // MOST_ROWS + (count % MOST_ROWS).bit_count()
+
+
+def test_reports_that_do_not_get_their_seqs_are_not_stored(place):
+    with closing(place.open()) as ledger:
+        store(ledger, report())
+        ledger._db.execute("UPDATE sqlite_sequence SET seq = 7")
+        with pytest.raises(NotStoredError, match="has seq 8, not 2"):
+            store(ledger, report())
+        assert store(ledger, report()).accepted == 1, "numbering is read again"

@@ -213,8 +213,19 @@ def test_few_ids_are_not_filtered(path, monkeypatch):
     monkeypatch.setattr(key_filter, "FEWEST_KEYS", 1000)
     ids = KeyFilter(path)
     ids.keep_up(999, [])
-    ids.add([b"x" * 16])
+    assert ids.claim([b"x" * 16]) == [b"x" * 16]
     assert ids.may_have([b"y" * 16]) == [b"y" * 16]
+
+
+@pytest.mark.parametrize("length", [16, 15, 17, 4])
+def test_a_claimed_key_is_found_from_then_on_whatever_its_length(length):
+    keys = [hashlib.blake2b(bytes([number]), digest_size=length).digest() for number in range(9)]
+    bits = key_filter._Bits.for_keys(10_000)
+    assert bits.claim([*keys[:3], b"a" * 16, keys[0]]) == [keys[0]]
+    assert bits.found(keys) == keys[:3]
+    assert bits.claim(keys) == keys[:3]
+    assert bits.found(keys) == keys
+    assert bits.claim([]) == []
 
 
 def test_a_smaller_ledger_is_read_in_fewer_slices():

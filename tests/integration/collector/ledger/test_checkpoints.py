@@ -1,0 +1,77 @@
+"""The log is copied into the ledger file beside commits, and a fault of that stops none."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from collector.ledger.sqlite import checkpoints
+from collector.ledger.sqlite.writer import SqliteLedger
+from tests.support.collector.ledgers import NOON_MILLIS, batch, report
+
+DEADLINE_SECONDS = 120
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.sqlite3"
+
+
+@pytest.fixture(autouse=True)
+def are_due_early(monkeypatch):
+    monkeypatch.setattr(checkpoints, "PAGES", 20)
+
+
+def store(ledger: SqliteLedger, reports: int) -> int:
+    (receipt,) = ledger.record(
+        [batch(*[report()] * reports)], received_at_millis=NOON_MILLIS, defers_sums=True
+    )
+    return receipt.accepted
+
+
+def until(is_so) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_commits_are_copied_into_the_file_while_it_is_open(path):
+    with closing(SqliteLedger(path)) as ledger:
+        assert store(ledger, 100) == 100
+        before_bytes = path.stat().st_size
+        assert store(ledger, 1000) == 1000
+        until(lambda: path.stat().st_size > before_bytes + 30_000)
+        assert store(ledger, 1) == 1
+    with closing(SqliteLedger(path)) as ledger:
+        assert ledger._last_seq == 1101
+
+
+def test_a_ledger_that_is_closed_has_no_thread_left(path):
+    with closing(SqliteLedger(path)) as ledger:
+        store(ledger, 1000)
+        thread = ledger._checkpoints._thread
+    assert thread is not None
+    assert not thread.is_alive()
+    assert not path.with_name(path.name + "-wal").exists()
+
+
+def test_a_fault_is_logged_and_commits_go_on(path, monkeypatch, caplog):
+    class Faulty(sqlite3.Connection):
+        def execute(self, *_: object) -> sqlite3.Cursor:
+            raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(
+        checkpoints,
+        "open_in_place",
+        lambda path: sqlite3.connect(path, factory=Faulty, check_same_thread=False),
+    )
+    with closing(SqliteLedger(path)) as ledger:
+        for number in range(1, 3):
+            assert store(ledger, 1000) == 1000
+            until(lambda number=number: len(caplog.messages) >= number)
+    assert set(caplog.messages) == {f"no checkpoint of the ledger {path}: disk I/O error"}
