@@ -122,7 +122,7 @@ class KeyFilter:
         if self._reading is not None:
             self._reading.stop()
             self._reading = None
-        elif self._bits is not None and not self._is_outdated:
+        if self._bits is not None:
             bits = self._bits
             kept_filter.keep(self._path, bits.bytes, keys=bits.keys, last_seq=last_seq)
 
