@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 PANELS = ("default", "two", "three")
 COLLECTOR, BRIDGE = "collector", "bridge"
 BRIDGE_TIMEOUT_SECONDS = 3
-UP_SECONDS = 60
+UP_SECONDS = 120
 USERS_PAGE = 1000
 
 
