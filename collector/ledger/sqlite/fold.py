@@ -13,12 +13,11 @@ and the user up to which it has done so; the last part moves `folded_seq`.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
-from operator import itemgetter
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from collector.ledger.sql import senders as sql_senders
-from collector.ledger.sql.database import USER_SUMS, added, later
+from collector.ledger.sql.database import SUMS, USER_SUMS, added, later
 from collector.ledger.sqlite import rows
 from collector.ledger.sqlite.database import SqliteDatabase
 from collector.ledger.sqlite.unfolded import SumRow, Sums
@@ -35,28 +34,39 @@ _GATHER = """
     FROM report AS r JOIN series AS s ON s.id = r.series_id
     WHERE r.seq > ? AND r.seq <= ? AND s.username > ? GROUP BY 1, 2, 3 ORDER BY 1
 """
-_TO_SERIES = (
-    f"WITH f (series_id, {_COLUMNS}) AS (",
-    f""") UPDATE series SET {added("series", "f")}, {later("series", "f")}
-    FROM f WHERE series.id = f.series_id""",
-)
-_TO_DAYS = (
-    f"INSERT INTO usage_day AS d (day, series_id, {_COLUMNS})",
-    f""" ON CONFLICT (day, series_id) DO UPDATE SET
-        {added("d", "excluded")}, {later("d", "excluded")}, change_seq = excluded.change_seq""",
-)
-_TO_USERS = (
-    """INSERT INTO user_total AS u (username, upload_bytes, download_bytes, billed_bytes, reports,
-        last_used_at, change_seq)""",
-    f""" ON CONFLICT (username) DO UPDATE SET {added("u", "excluded", USER_SUMS)},
-        {later("u", "excluded")}, change_seq = excluded.change_seq""",
-)
+_ADDED = f"""
+    CREATE TEMP TABLE IF NOT EXISTS added (
+        username TEXT, day INTEGER, series_id INTEGER, {_COLUMNS.replace(",", " INTEGER,")} INTEGER
+    )
+"""
+_TO_SERIES = f"""
+    UPDATE series SET {added("series", "f")}, {later("series", "f")}
+    FROM (
+        SELECT series_id, {", ".join(f"sum({each}) AS {each}" for each in SUMS)},
+            max(last_used_at) AS last_used_at
+        FROM temp.added GROUP BY series_id
+    ) AS f WHERE series.id = f.series_id
+"""
+_TO_DAYS = f"""
+    INSERT INTO usage_day AS d (day, series_id, {_COLUMNS})
+    SELECT day, series_id, {_COLUMNS} FROM temp.added WHERE true ORDER BY day, series_id
+    ON CONFLICT (day, series_id) DO UPDATE SET
+        {added("d", "excluded")}, {later("d", "excluded")}, change_seq = excluded.change_seq
+"""
+_TO_USERS = f"""
+    INSERT INTO user_total AS u (username, {", ".join(USER_SUMS)}, last_used_at, change_seq)
+    SELECT username, {", ".join(f"sum({each})" for each in USER_SUMS)}, max(last_used_at),
+        max(change_seq)
+    FROM temp.added WHERE true GROUP BY username ORDER BY username
+    ON CONFLICT (username) DO UPDATE SET
+        {added("u", "excluded", USER_SUMS)}, {later("u", "excluded")},
+        change_seq = excluded.change_seq
+"""
 _HEAR = """
     INSERT INTO heard AS h (scope, received_at) VALUES (?, ?)
     ON CONFLICT (scope) DO UPDATE SET received_at = max(h.received_at, excluded.received_at)
 """
 _PARTS_THROUGH, _PARTS_USER = "fold_through_seq", "fold_through_user"
-_DAY, _SERIES_ID = itemgetter(1), itemgetter(2)
 
 
 class Position(NamedTuple):
@@ -86,17 +96,11 @@ def gather(
 
 def add(db: sqlite3.Connection, added_rows: Sequence[SumRow]) -> None:
     """Add sums to those of their series, days and users; nothing is left out of a user's."""
-    by_series = sorted(added_rows, key=_SERIES_ID)
-    of_series = [row[2:] for row in by_series]
-    has_one_day = len(set(map(_DAY, added_rows))) == 1
-    _run(db, _TO_SERIES, of_series if has_one_day else _joined(of_series))
-    by_series.sort(key=_DAY)
-    _run(db, _TO_DAYS, [row[1:] for row in by_series])
-    _run(db, _TO_USERS, _joined((row[0], *row[3:6], *row[7:]) for row in added_rows))
-
-
-def _run(db: sqlite3.Connection, around: tuple[str, str], values: Sequence[SumRow]) -> None:
-    rows.with_values(db, around[0], values, around[1])
+    db.execute(_ADDED)
+    db.execute("DELETE FROM temp.added")
+    rows.with_values(db, "INSERT INTO temp.added", added_rows)
+    for statement in (_TO_SERIES, _TO_DAYS, _TO_USERS):
+        db.execute(statement)
 
 
 def finish(db: sqlite3.Connection, sums: Sums | None, *, after: int, through: int) -> None:
@@ -140,21 +144,3 @@ def folded_seq(db: sqlite3.Connection) -> int:
     """Return the seq up to which reports are in the sums."""
     row = db.execute("SELECT value FROM meta WHERE key = 'folded_seq'").fetchone()
     return int(row[0])
-
-
-def _joined(sums: Iterable[SumRow]) -> list[list[Any]]:
-    """Add together sums that follow each other and begin with the same value.
-
-    Their last two columns are a time and a seq, of which the latest counts.
-    """
-    joined: list[list[Any]] = []
-    last: list[Any] = [None]
-    for row in sums:
-        if row[0] != last[0]:
-            last = list(row)
-            joined.append(last)
-            continue
-        for place in range(1, len(row) - 2):
-            last[place] += row[place]
-        last[-2], last[-1] = max(last[-2], row[-2]), max(last[-1], row[-1])
-    return joined

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from collector.ledger.sqlite import rows
 
@@ -41,6 +41,11 @@ class ReportColumns(NamedTuple):
     def are_billed_as_reported(self) -> bool:
         """Whether the billed bytes of all are the raw ones."""
         return self.billed_bytes.count(None) == self.size
+
+    def at(self, places: Sequence[int]) -> ReportColumns:
+        """Return those of the reports."""
+        chosen: list[Any] = [[column[place] for place in places] for column in self]
+        return ReportColumns(*chosen)
 
 
 def append(

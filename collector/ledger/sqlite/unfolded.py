@@ -6,9 +6,9 @@ is only a copy: after a crash, or a commit that failed, the next fold reads the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from operator import add, itemgetter
+from operator import itemgetter
 from typing import Any, cast
 
 from collector.ledger.sqlite.report_columns import ReportColumns
@@ -21,12 +21,82 @@ download_bytes, billed_bytes, connections, reports, last_used_at, and the seq of
 _USERNAME = itemgetter(0)
 
 
+_BITS = 64
+_AMOUNT = (1 << _BITS) - 1
+"""No user, and so no series, has a sum of more bytes; see `MAX_AMOUNT_BYTES`."""
+_ONE_REPORT = 1 << 2 * _BITS
+
+
+class _SumsOfDay:
+    """The sums of reports of one day, by series_id.
+
+    They are in as few objects as can be: of adding a report to them, most of the time is waiting
+    for memory.
+    """
+
+    def __init__(self) -> None:
+        self._amounts: dict[int, int] = {}
+        """In one number the reports, then the download_bytes, then the upload_bytes."""
+        self._latest: dict[int, tuple[int, int, str]] = {}
+        """When a series was used last, the seq of its last report, and its user."""
+        self._latest_at = 0
+        self._billed_more: dict[int, int] = {}
+        """What is billed beyond the raw bytes, where it is not these."""
+        self._connections_more: dict[int, int] = {}
+        """What was connected beyond one connection for each report."""
+
+    def __len__(self) -> int:
+        return len(self._amounts)
+
+    def add(self, columns: ReportColumns, seqs: Sequence[int]) -> None:
+        ids, amounts, latest = columns.series_ids, self._amounts, self._latest
+        find = amounts.get
+        for series_id, up, down in zip(
+            ids, columns.upload_bytes, columns.download_bytes, strict=True
+        ):
+            amounts[series_id] = find(series_id, 0) + (down << _BITS | _ONE_REPORT) + up
+        times = columns.reported_at
+        news = zip(times, seqs, columns.usernames, strict=True)
+        if times[0] >= self._latest_at and sorted(times) == list(times):
+            latest.update(zip(ids, news, strict=True))
+        else:
+            for series_id, (at, seq, username) in zip(ids, news, strict=True):
+                before = latest.get(series_id, (at,))
+                latest[series_id] = max(at, before[0]), seq, username
+        newest_at = max(times)
+        self._latest_at = max(self._latest_at, newest_at)
+        if columns.connections.count(1) != columns.size:
+            for series_id, connections in zip(ids, columns.connections, strict=True):
+                _add(self._connections_more, series_id, connections - 1)
+        if not columns.are_billed_as_reported:
+            for series_id, up, down, billed in zip(
+                *(ids, columns.upload_bytes, columns.download_bytes, columns.billed_bytes),
+                strict=True,
+            ):
+                if billed is not None:
+                    _add(self._billed_more, series_id, billed - up - down)
+
+    def rows(self, day: int) -> Iterator[SumRow]:
+        billed_more, connections_more = self._billed_more.get, self._connections_more.get
+        for series_id, amounts in self._amounts.items():
+            at, seq, username = self._latest[series_id]
+            up, down = amounts & _AMOUNT, amounts >> _BITS & _AMOUNT
+            billed = up + down + billed_more(series_id, 0)
+            reports = amounts >> 2 * _BITS
+            connections = reports + connections_more(series_id, 0)
+            yield username, day, series_id, up, down, billed, connections, reports, at, seq
+
+
+def _add(sums: dict[int, int], series_id: int, amount: int) -> None:
+    if amount:
+        sums[series_id] = sums.get(series_id, 0) + amount
+
+
 class Sums:
     """The sums of reports by day and series, and by sender and hour."""
 
     def __init__(self) -> None:
-        self._days: dict[int, dict[int, list[Any]]] = {}
-        """A SumRow by day and series_id."""
+        self._days: dict[int, _SumsOfDay] = {}
         self._hours: dict[tuple[str, int], int] = {}
         self.heard: dict[str, int] = {}
         """When the newest report of each sender arrived."""
@@ -39,39 +109,22 @@ class Sums:
         """Add reports that are stored after a seq."""
         if not columns.size:
             return
-        billed = list(map(add, columns.upload_bytes, columns.download_bytes))
-        if not columns.are_billed_as_reported:
-            amounts = zip(columns.billed_bytes, billed, strict=True)
-            billed = [raw if it is None else it for it, raw in amounts]
         seqs = range(after_seq + 1, after_seq + columns.size + 1)
-        added = (columns.usernames, *columns[1:6], billed, seqs)
-        first, last = min(columns.reported_at), max(columns.reported_at)
-        if first // DAY_MILLIS == last // DAY_MILLIS:
-            self._add_to_day(first // DAY_MILLIS, zip(*added, strict=True))
+        times = columns.reported_at
+        first_day = min(times) // DAY_MILLIS
+        if first_day == max(times) // DAY_MILLIS:
+            self._day(first_day).add(columns, seqs)
             return
-        days: dict[int, list[tuple[Any, ...]]] = {}
-        for at, report in zip(columns.reported_at, zip(*added, strict=True), strict=True):
-            days.setdefault(at // DAY_MILLIS, []).append(report)
-        for day, reports in days.items():
-            self._add_to_day(day, reports)
+        places: dict[int, list[int]] = {}
+        for place, at in enumerate(times):
+            places.setdefault(at // DAY_MILLIS, []).append(place)
+        for day, of_day in places.items():
+            self._day(day).add(columns.at(of_day), [seqs[place] for place in of_day])
 
-    def _add_to_day(self, day: int, reports: Iterable[tuple[Any, ...]]) -> None:
-        series = self._days.setdefault(day, {})
-        find = series.get
-        for username, series_id, up, down, connections, at, billed, seq in reports:
-            row = find(series_id)
-            if row is None:
-                row = [username, day, series_id, up, down, billed, connections, 1, at, seq]
-                series[series_id] = row
-                continue
-            row[3] += up
-            row[4] += down
-            row[5] += billed
-            row[6] += connections
-            row[7] += 1
-            if at > row[8]:  # noqa: PLR1730 - a call of max() takes longer
-                row[8] = at
-            row[9] = seq
+    def _day(self, day: int) -> _SumsOfDay:
+        if (found := self._days.get(day)) is None:
+            found = self._days[day] = _SumsOfDay()
+        return found
 
     def add_commit(
         self,
@@ -90,9 +143,15 @@ class Sums:
 
     def rows(self) -> list[SumRow]:
         """Return the sums, those of a user after each other, in the order of the names' bytes."""
+        days = self._days.items()
         return sorted(
-            chain.from_iterable(series.values() for series in self._days.values()), key=_USERNAME
+            chain.from_iterable(sums.rows(day) for day, sums in days),
+            key=_USERNAME,
         )
+
+    def forget_rows(self) -> None:
+        """Forget the sums by day and series."""
+        self._days.clear()
 
     def hours(self) -> list[HourBytes]:
         """Return what each sender reported in each hour, by arrival."""
@@ -109,6 +168,7 @@ class Folding:
         through: int,
         sums: Sums | None,
         rows: Sequence[SumRow],
+        rows_per_step: int,
         is_rest: bool,
     ) -> None:
         self.after, self.through = after, through
@@ -117,7 +177,7 @@ class Folding:
         """None if they were read."""
         self.is_rest = is_rest
         """Whether it was interrupted, and more was stored before it went on."""
-        self._rows = rows
+        self._rows, self._rows_per_step = rows, rows_per_step
         self._done = 0
 
     @property
@@ -130,9 +190,9 @@ class Folding:
         """How many rows are left to be added."""
         return len(self._rows) - self._done
 
-    def next_rows(self, most: int) -> Sequence[SumRow]:
-        """Return about so many rows that are to be added next, all of each of their users."""
-        rows, end = self._rows, min(self._done + most, len(self._rows))
+    def next_rows(self) -> Sequence[SumRow]:
+        """Return the rows that are to be added next, all of each of their users."""
+        rows, end = self._rows, min(self._done + self._rows_per_step, len(self._rows))
         while 0 < end < len(rows) and rows[end][0] == rows[end - 1][0]:
             end += 1
         return rows[self._done : end]

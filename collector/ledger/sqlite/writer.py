@@ -38,7 +38,10 @@ from collector.schema import Policy
 KEYS_PER_STEP = 32_768
 """How many ids are indexed in one step; a few more at times."""
 SUMS_PER_STEP = 4096
-"""How many rows of sums are added to in one step."""
+"""How many rows of sums are added to in one step, at least."""
+PARTS_PER_REPORT = 1.5
+"""So many parts of a fold may there be for each report and known series, and one more: each writes
+pages of all series again. That takes half a microsecond for each report then."""
 MOST_SUMS = 40_000
 """With so many rows of sums in memory a fold should begin; then there may be twice as many."""
 REPORTS_PER_PAGE, KEYS_PER_PAGE, SUMS_PER_PAGE = 50, 16, 4
@@ -210,7 +213,7 @@ class SqliteLedger:
         if self._folded_seq == self._last_seq:
             return False
         folding = self._unfolded.folding or self._begin_fold()
-        added, is_small = folding.next_rows(SUMS_PER_STEP), folding.reports <= REPORTS_AT_ONCE
+        added, is_small = folding.next_rows(), folding.reports <= REPORTS_AT_ONCE
         if len(added) < folding.rows_left:
             position = Position(folding.through, added[-1][0])
             with self._transaction(is_durable=False):
@@ -246,10 +249,18 @@ class SqliteLedger:
                 )
         else:
             rows = sums.rows()
+            sums.forget_rows()
         if through == self._last_seq:
             unfolded.sums = Sums()
+        (series,) = self._db.execute("SELECT coalesce(max(id), 0) FROM series").fetchone()
+        parts = 1 + PARTS_PER_REPORT * (through - after) / (series + 1)
         unfolded.folding = Folding(
-            after=after, through=through, sums=sums, rows=rows, is_rest=through < self._last_seq
+            after=after,
+            through=through,
+            sums=sums,
+            rows=rows,
+            rows_per_step=max(SUMS_PER_STEP, int(len(rows) / parts) + 1),
+            is_rest=through < self._last_seq,
         )
         return unfolded.folding
 

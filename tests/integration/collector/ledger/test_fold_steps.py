@@ -25,7 +25,12 @@ from collector.reports.report import DAY_MILLIS, Report
 from tests.support.collector.ledgers import NOON_MILLIS, SqlitePlace, batch, report
 
 SLICE = 4
-SMALL_STEPS = {"KEYS_PER_STEP": SLICE, "REPORTS_AT_ONCE": SLICE, "SUMS_PER_STEP": 1}
+SMALL_STEPS = {
+    "KEYS_PER_STEP": SLICE,
+    "REPORTS_AT_ONCE": SLICE,
+    "SUMS_PER_STEP": 1,
+    "PARTS_PER_REPORT": 1e9,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -142,6 +147,22 @@ def test_days_are_dropped_of_users_that_are_added_up_and_no_part_of_them_later(p
         assert totals(place) == dict.fromkeys(NAMES, 6)
         (kept,) = ledger._db.execute("SELECT count(*) FROM usage_day").fetchone()
         assert kept == (0 if steps else 2 * len(NAMES))
+
+
+@pytest.mark.parametrize(("parts_per_report", "steps"), [(0.0, 0), (1.5, 1), (1e9, 4)])
+def test_a_fold_has_as_many_parts_as_cost_little_for_each_report(
+    place, monkeypatch, parts_per_report, steps
+):
+    """Each part may write pages of all series again: ten here, of ten reports."""
+    monkeypatch.setattr(writer, "PARTS_PER_REPORT", parts_per_report)
+    monkeypatch.setattr(writer, "REPORTS_AT_ONCE", 100)
+    with closing(place.open()) as ledger:
+        store_for_all(ledger)
+        found = 0
+        while ledger.fold_some():
+            found += 1
+        assert found == steps
+        assert totals(place) == dict.fromkeys(NAMES, 6)
 
 
 def test_ids_are_indexed_when_there_are_many_and_apart_from_sums(place):
@@ -336,15 +357,18 @@ def test_sums_in_memory_are_those_that_the_reports_give(place):
                 (each, NAMES[each // 2], str(each)),
             )
         sums = unfolded.Sums()
-        for after, billed in ((0, (None,)), (40, (None, 0, 7)), (70, (None,))):
+        for after, billed, change in (
+            *((0, (None,), 7), (40, (None, 0, 7), -(10**7)), (70, (None,), -(10**7))),
+            *((100, (None,), -1), (130, (None, 900), 1), (160, (None,), 7)),
+        ):
             seqs = range(after + 1, after + 30)
             columns = ReportColumns(
                 keys=[None for _ in seqs],
                 series_ids=[seq % 3 for seq in seqs],
                 upload_bytes=seqs,
                 download_bytes=[2 * seq for seq in seqs],
-                connections=[seq % 5 for seq in seqs],
-                reported_at=[NOON_MILLIS - seq * (10**7 if after else 1) for seq in seqs],
+                connections=[seq % 5 if after else 1 for seq in seqs],
+                reported_at=[NOON_MILLIS + seq * change for seq in seqs],
                 billed_bytes=[billed[seq % len(billed)] for seq in seqs],
                 reporters=["r" if seq < 60 else "s" for seq in seqs],
                 usernames=[NAMES[seq % 3 // 2] for seq in seqs],
@@ -354,11 +378,11 @@ def test_sums_in_memory_are_those_that_the_reports_give(place):
                 ledger._db.execute("INSERT INTO sqlite_sequence VALUES ('report', 0)")
             report_columns.append(ledger._db, columns, after_seq=after, received_at_millis=5)
             sums.add(columns, after_seq=after)
-        read = writer.sqlite_fold.gather(ledger._db, after=0, through=100)
+        read = writer.sqlite_fold.gather(ledger._db, after=0, through=200)
         assert sorted(map(tuple, sums.rows())) == sorted(read)
         assert [row[0] for row in sums.rows()] == [row[0] for row in read]
         assert len(read) > 6
-        later = writer.sqlite_fold.gather(ledger._db, after=0, through=100, after_user="alice")
+        later = writer.sqlite_fold.gather(ledger._db, after=0, through=200, after_user="alice")
         assert later == [row for row in read if row[0] == "bob"]
 
 
