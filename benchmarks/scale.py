@@ -166,6 +166,8 @@ def measure(kind: str, load: str, postgres: Postgres, *, seconds: float) -> Run:
     url = postgres.server.url(postgres.server.new_database())
     with collectors(kind, url) as processes:
         ports = [each.port for each in processes]
+        for port in ports:
+            report_every_series(port)
         send(ports, size, connections, seconds=min(2.0, seconds / 4))
         until_added_up(ports[0])
         pids = [each.pid for each in processes if each.pid]
@@ -315,6 +317,16 @@ def _report(user: int, server: int) -> Report:
     return report(f"user{user}", server=f"server-{server}", up=1000, down=9000, key=key)
 
 
+def report_every_series(port: int) -> None:
+    """Have a collector know all series that there will be, as in operation."""
+    headers = {"authorization": f"Bearer {KEY}"}
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60) as client:
+        for first in range(0, USERS, 1000):
+            for server in range(SERVERS):
+                reports = [_wire(user, server) for user in range(first, first + 1000)]
+                client.post("/v1/reports", json=reports).raise_for_status()
+
+
 def until_added_up(port: int) -> None:
     """Wait until every report acknowledged so far is in the sums."""
     headers = {"authorization": f"Bearer {ADMIN_KEY}"}
@@ -341,17 +353,21 @@ def _requests(size: int) -> Iterator[bytes]:
         yield templates[number % len(templates)].replace(_TAG.encode(), tag)
 
 
+def _wire(user: int, server: int, **more: str) -> dict[str, object]:
+    return {
+        "user_token": f"user{user}",
+        "server": f"server-{server}",
+        "port": 443,
+        "protocol": "vless",
+        "bytes_uploaded": 1000,
+        "bytes_downloaded": 9000,
+        **more,
+    }
+
+
 def _request(size: int) -> bytes:
     reports = [
-        {
-            "report_id": f"{_TAG}{number}",
-            "user_token": f"user{_dice.randrange(USERS)}",
-            "server": f"server-{_dice.randrange(SERVERS)}",
-            "port": 443,
-            "protocol": "vless",
-            "bytes_uploaded": 1000,
-            "bytes_downloaded": 9000,
-        }
+        _wire(_dice.randrange(USERS), _dice.randrange(SERVERS), report_id=f"{_TAG}{number}")
         for number in range(size)
     ]
     body = msgspec.json.encode(reports if size > 1 else reports[0])

@@ -79,6 +79,10 @@ class GroupCommit:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self.is_stopping = False
+        self.last_reports = 0
+        """How many reports the last commit had."""
+        self.last_seconds = 0.0
+        """How long it took."""
         self._is_unavailable = False
         self._outage = Outage(
             "storing", fails="storing fails: %s", works="storing works again", log=log
@@ -148,12 +152,21 @@ class GroupCommit:
         if self.is_stopping:
             raise NotStoredError("the collector is stopping; retry when it runs again")
 
-    def take(self, wait_seconds: float | None) -> Turn:
-        """Return the next turn, which is idle after `wait_seconds`; for the writing thread."""
+    def take(self, wait_seconds: float | None, *, gather_seconds: float = 0.0) -> Turn:
+        """Return the next turn, which is idle after `wait_seconds`; for the writing thread.
+
+        Requests that come within `gather_seconds` after the first one are in it as well.
+        """
         try:
-            return self._drain(self._queue.get(timeout=wait_seconds))
+            first = self._queue.get(timeout=wait_seconds)
         except queue.Empty:
             return Turn()
+        if gather_seconds and isinstance(first, _Store):
+            self._gather(gather_seconds)
+        return self._drain(first)
+
+    def _gather(self, seconds: float) -> None:
+        time.sleep(seconds)
 
     def _drain(self, first: _Store | _Task | None) -> Turn:
         """Take the queued batches for one commit, up to the first item that is another task."""
@@ -194,8 +207,10 @@ class GroupCommit:
         except Exception:  # an unexpected error must not leave callers waiting
             log.exception("unexpected error in the ledger's writing thread")
             outcomes = [NotStoredError("not stored: the collector's log says why")] * len(group)
-        self._metrics.commit_seconds.observe(time.perf_counter() - started_at)
-        self._metrics.group_reports.observe(sum(len(item.batch.reports) for item in group))
+        self.last_seconds = time.perf_counter() - started_at
+        self.last_reports = sum(len(item.batch.reports) for item in group)
+        self._metrics.commit_seconds.observe(self.last_seconds)
+        self._metrics.group_reports.observe(self.last_reports)
         self._note_health(outcomes)
         self._answer(group, outcomes)
 

@@ -33,6 +33,9 @@ GATHER_SECONDS = 0.1
 """The pause after a commit of this collector, so that others' reports are added up as well."""
 AWAITED_SECONDS = 0.02
 """The same where a reader waits for the sums."""
+SETTLED_SECONDS = 0.25
+"""The pause after the sums changed, once they are complete: reports are numbered in rounds, so they
+do not change again at once."""
 
 
 class SharedLeader:
@@ -62,7 +65,8 @@ class SharedLeader:
         self._thread = threading.Thread(target=self._run, name="ledger-leading", daemon=True)
         self._known: tuple[int, bool] | None = None
         self._changed_at = 0.0
-        self._is_awaited = False
+        self._awaited = threading.Event()
+        """Set while a reader waits for the sums."""
         self._outage = Outage(
             "ledger",
             fails="the ledger cannot be polled: %s",
@@ -84,6 +88,7 @@ class SharedLeader:
         """End the thread; closing the ledger releases the lease."""
         self._is_stopping = True
         self._woken.set()
+        self._awaited.set()
         await asyncio.to_thread(self._thread.join)
 
     def wake(self) -> None:
@@ -100,7 +105,7 @@ class SharedLeader:
 
         Raises NotStoredError if no leader adds them up in time.
         """
-        self._is_awaited = True
+        self._awaited.set()
         self.wake()
         await asyncio.to_thread(self._reader.await_sums)
 
@@ -114,17 +119,27 @@ class SharedLeader:
             except Exception as error:  # an unexpected error must not end the thread
                 log.exception("unexpected error in the leader's thread")
                 self._note(error)
-            took_seconds = time.monotonic() - started_at
+            took_seconds = min(LONGEST_PAUSE_SECONDS, time.monotonic() - started_at)
             is_busy = started_at - self._changed_at < BUSY_SECONDS
             poll_seconds = BUSY_POLL_SECONDS if is_busy else POLL_SECONDS
-            pause_seconds = min(LONGEST_PAUSE_SECONDS, max(poll_seconds, took_seconds))
+            least_seconds = max(took_seconds, self._settled_seconds)
+            pause_seconds = min(LONGEST_PAUSE_SECONDS, max(poll_seconds, least_seconds))
             if self._woken.wait(pause_seconds) and not self._is_stopping:
-                gather_seconds = AWAITED_SECONDS if self._is_awaited else GATHER_SECONDS
-                time.sleep(max(gather_seconds, min(LONGEST_PAUSE_SECONDS, took_seconds)))
+                gather_seconds = max(GATHER_SECONDS, took_seconds, self._settled_seconds)
+                if self._awaited.wait(gather_seconds):
+                    time.sleep(AWAITED_SECONDS)
             self._woken.clear()
 
+    @property
+    def _settled_seconds(self) -> float:
+        """For how long the sums stay as they are."""
+        if not self._ledger.is_settled:
+            return 0.0
+        return self._changed_at + SETTLED_SECONDS - time.monotonic()
+
     def _poll(self) -> None:
-        is_awaited, self._is_awaited = self._is_awaited, False
+        is_awaited = self._awaited.is_set()
+        self._awaited.clear()
         head = self._ledger.lead(defers_sums=True, is_awaited=is_awaited)
         self._adders.wake(self._ledger.behind)
         self._outage.recovered()

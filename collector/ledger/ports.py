@@ -334,6 +334,16 @@ class SharedLedger(Ledger, Protocol):
         """The partitions for which `add_up` should be called, as `lead` found them."""
         ...
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the sums were complete up to the last number, as `lead` found them."""
+        ...
+
+    @property
+    def others(self) -> int:
+        """How many other collectors run, as `lead` found."""
+        ...
+
     def lead(self, *, defers_sums: bool = False, is_awaited: bool = False) -> int:
         """Take or extend the lease if possible; return the seq up to which the sums go.
 

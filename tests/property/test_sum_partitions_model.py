@@ -116,7 +116,7 @@ class Machine(RuleBasedStateMachine):
     @rule(names=users, count=st.integers(1, 4))
     def a_commit_takes_long(self, names, count):
         db, ids, made = self.connect(), SeriesIds(), self.reports(names)
-        ids.make(db, made)
+        ids.make(db, ids.missing(made))
         epoch = postgres_series.epoch(db)
         db.execute("BEGIN")
         group = Group({}, partitions=count)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from psycopg import errors as pg
@@ -38,11 +38,11 @@ _STORE = """
             download_bytes, billed_bytes, connections, reported_at, reporter)
         SELECT (%(group_ids)s::bigint[])[part], position, report_key, series_id, upload_bytes,
             download_bytes, billed_bytes, connections, reported_at,
-            (%(reporters)s::text[])[reporter]
+            (%(scopes)s::text[])[reporter]
         FROM kept CROSS JOIN unnest(%(parts)s::int[], %(positions)s::int[], %(keys)s::bytea[],
             %(series)s::bigint[], %(uploads)s::bigint[], %(downloads)s::bigint[],
             %(billed)s::bigint[], %(connections)s::int[], %(reported_at)s::bigint[],
-            %(senders)s::int[])
+            %(reporters)s::int[])
             AS r (part, position, report_key, series_id, upload_bytes, download_bytes, billed_bytes,
                 connections, reported_at, reporter)
         WHERE NOT EXISTS (SELECT 1 FROM known)
@@ -57,7 +57,7 @@ def known_contents(db: Db, keys: Sequence[bytes]) -> dict[bytes, Content]:
     rows = db.execute(
         "SELECT report_key, series_id, upload_bytes, download_bytes FROM report "
         "WHERE report_key = ANY(%s::bytea[])",
-        (_blobs(keys),),
+        (_array([_blob(key) for key in keys]),),
     )
     return {bytes(key): (series_id, up, down) for key, series_id, up, down in rows}
 
@@ -130,6 +130,7 @@ class Group:
         self._fresh: dict[bytes, Report] = {}
         self.rows: list[tuple[Report, str]] = []
         """The reports, each with its sender's scope."""
+        self._scopes: dict[str, None] = {}
         self._places: list[tuple[int, int]] = []
         """For each, the place of its part, from 1, and its own place in the part, from 0."""
         self.duplicates: list[tuple[Report, Content | Report]] = []
@@ -156,6 +157,7 @@ class Group:
                 continue
             if key is not None:
                 self._fresh[key] = report
+            self._scopes[batch.reporter] = None
             self.rows.append((report, batch.reporter))
             taken.accepted += 1
             self._assign(report)
@@ -187,34 +189,32 @@ class Group:
         Ids are inserted in their order, so that two commits that share some wait for each other
         and never both ways round.
         """
-        rows = sorted(
-            zip(self.rows, self._places, strict=True),
-            key=lambda row: (row[0][0].report_key or b"", row[1]),
-        )
-        group_ids = [group_id, *(new_group_id() for _ in range(len(self._parts) - 1))]
-        scopes = dict.fromkeys(reporter for (_, reporter), _ in rows)
-        reporters = {reporter: number for number, reporter in enumerate(scopes, start=1)}
-        reports = [report for (report, _), _ in rows]
+        keys = [report.report_key or b"" for report, _ in self.rows]
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+        reports = [self.rows[index][0] for index in order]
+        places = [self._places[index] for index in order]
+        scopes = {scope: number for number, scope in enumerate(self._scopes, start=1)}
         parts = self._parts.values()
+        group_ids = [group_id, *(new_group_id() for _ in range(len(parts) - 1))]
         values = {
             "epoch": epoch,
             "received_at": received_at_millis,
-            "group_ids": _numbers(group_ids),
-            "group_parts": _numbers(self._parts),
-            "group_reports": _numbers(part.reports for part in parts),
-            "group_raw": _numbers(part.raw_bytes for part in parts),
-            "group_billed": _numbers(part.billed_bytes for part in parts),
-            "reporters": list(reporters),
-            "parts": _numbers(part for _, (part, _) in rows),
-            "positions": _numbers(position for _, (_, position) in rows),
-            "keys": _blobs(each.report_key for each in reports),
-            "series": _numbers(id_of(each) for each in reports),
-            "uploads": _numbers(each.upload_bytes for each in reports),
-            "downloads": _numbers(each.download_bytes for each in reports),
-            "billed": _numbers(each.billed_bytes for each in reports),
-            "connections": _numbers(each.connections for each in reports),
-            "reported_at": _numbers(each.reported_at_millis for each in reports),
-            "senders": _numbers(reporters[reporter] for (_, reporter), _ in rows),
+            "group_ids": _array(group_ids),
+            "group_parts": _array(list(self._parts)),
+            "group_reports": _array([part.reports for part in parts]),
+            "group_raw": _array([part.raw_bytes for part in parts]),
+            "group_billed": _array([part.billed_bytes for part in parts]),
+            "scopes": list(scopes),
+            "parts": _array([part for part, _ in places]),
+            "positions": _array([position for _, position in places]),
+            "keys": _array([_blob(each.report_key) for each in reports]),
+            "series": _array([_number(id_of(each)) for each in reports]),
+            "uploads": _array([each.upload_bytes for each in reports]),
+            "downloads": _array([each.download_bytes for each in reports]),
+            "billed": _array([_number(each.billed_bytes) for each in reports]),
+            "connections": _array([each.connections for each in reports]),
+            "reported_at": _array([each.reported_at_millis for each in reports]),
+            "reporters": _array([scopes[self.rows[index][1]] for index in order]),
         }
         try:
             stored, is_known = db.execute(_STORE, values).fetchone() or (0, False)
@@ -222,7 +222,7 @@ class Group:
             raise KnownIdError from error
         if is_known:
             raise KnownIdError
-        if stored != len(rows):
+        if stored != len(reports):
             raise StaleSeriesError
 
 
@@ -234,12 +234,14 @@ class StaleSeriesError(Exception):
     """Series were dropped meanwhile; nothing was stored."""
 
 
-def _numbers(values: Iterable[int | None]) -> str:
+def _array(values: Sequence[int | str]) -> str:
     """Encode an array literal; the driver's adaptation takes longer than storing it."""
-    return "{" + ",".join("NULL" if each is None else str(each) for each in values) + "}"
+    return "{" + ",".join([str(each) for each in values]) + "}"
 
 
-def _blobs(values: Iterable[bytes | None]) -> str:
-    return (
-        "{" + ",".join("NULL" if each is None else f'"\\\\x{each.hex()}"' for each in values) + "}"
-    )
+def _number(value: int | None) -> int | str:
+    return "NULL" if value is None else value
+
+
+def _blob(value: bytes | None) -> str:
+    return "NULL" if value is None else f'"\\\\x{value.hex()}"'

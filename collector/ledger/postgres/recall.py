@@ -10,25 +10,30 @@ from collector.errors import NotStoredError
 from collector.ledger import WriterRun
 from collector.ledger.lost_commits import Losses, OwnGroup, OwnGroups, shared_seq, went_back
 from collector.ledger.postgres.link import Db
+from collector.ledger.postgres.sums import partitions
+from collector.ledger.postgres.sums.partitions import Positions
 
 log = logging.getLogger(__name__)
 
-_HEAD = """
-    SELECT n.seq, l.token, EXISTS (SELECT 1 FROM report_group WHERE first_seq IS NULL),
+_HEAD = f"""
+    SELECT p.part, x.first_seq, n.seq, l.token,
+        EXISTS (SELECT 1 FROM report_group WHERE first_seq IS NULL),
         (SELECT token FROM run WHERE after_seq < n.seq ORDER BY after_seq DESC LIMIT 1),
         (SELECT token FROM run WHERE after_seq < %s ORDER BY after_seq DESC LIMIT 1)
-    FROM numbering AS n, lease AS l WHERE n.id = 1
+    FROM numbering AS n CROSS JOIN lease AS l LEFT JOIN ({partitions.FIRSTS}) ON true
+    WHERE n.id = 1
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The last number that was given to a report."""
+    """The last number that was given to a report, and how far adding up is, as of one moment."""
 
     seq: int
     led_by: str
     """The token of the leading collector."""
     has_unnumbered: bool
+    positions: Positions
 
 
 class Recall:
@@ -45,10 +50,10 @@ class Recall:
     def read_head(self, db: Db) -> Head:
         """Read the last number; note a loss if it is behind what was seen before."""
         known_seq = self._known.after_seq if self._known else 0
-        row = db.execute(_HEAD, (known_seq,)).fetchone()
-        if row is None:
+        rows = db.execute(_HEAD, (known_seq,)).fetchall()
+        if not rows:
             raise NotStoredError("the ledger has no numbering: was it restored in part?")
-        seq, led_by, has_unnumbered, token, token_then = row
+        seq, led_by, has_unnumbered, token, token_then = rows[0][2:]
         if self._known and went_back(self._known, seq=seq, token_then=token_then):
             shared = shared_seq(self._tokens, _runs(db), seq=seq)
             self.losses.add_range(shared=shared, known=known_seq)
@@ -60,7 +65,8 @@ class Recall:
             if token not in self._tokens:
                 self._tokens.update(each.token for each in _runs(db))
             self._known = WriterRun(seq, token)
-        return Head(int(seq), str(led_by), bool(has_unnumbered))
+        positions = partitions.positions_of([row[:2] for row in rows], numbered=int(seq))
+        return Head(int(seq), str(led_by), bool(has_unnumbered), positions)
 
     def numbered(self, seq: int, token: str | None) -> None:
         """Note that this collector has numbered reports to a seq, under a run's token."""

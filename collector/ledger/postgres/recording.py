@@ -148,10 +148,11 @@ class Writer:
         self._expects_known = bool(known)
         group = Group(known, room=room, partitions=self._partitions)
         taken = [group.take(batch) for batch in batches]
-        if group.rows or group.duplicates:
-            fresh = [report for report, _ in group.rows]
+        fresh = self._series.missing(report for report, _ in group.rows)
+        if fresh:
             self.link.ask(lambda db: self._series.make(db, fresh))
-            doubled = [report for report, _ in group.duplicates]
+        doubled = self._series.missing(report for report, _ in group.duplicates)
+        if doubled:
             self.link.ask(lambda db: self._series.find(db, doubled))
         receipts = [each.receipt(self._series.get) for each in taken]
         sent = _Sent(new_group_id(), received_at_millis, group, receipts)

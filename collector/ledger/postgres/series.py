@@ -16,9 +16,29 @@ MAX_CACHED = 500_000
 
 SeriesKey = tuple[str, str, int, str]
 
-_WANTED = (
-    "unnest(%s::text[], %s::text[], %s::int[], %s::text[]) AS w (username, server, port, protocol)"
-)
+_COLUMNS = "username, server, port, protocol"
+_LOOK_UP = f"""
+    SELECT s.id, {_COLUMNS}
+    FROM unnest(%s::text[], %s::text[], %s::int[], %s::text[]) AS w ({_COLUMNS})
+    JOIN series AS s USING ({_COLUMNS})
+"""
+# In the order of the keys, so that two collectors wait for each other and never both ways round.
+_MAKE = f"""
+    WITH wanted AS (
+        SELECT s.id, {_COLUMNS}, w.place
+        FROM unnest(%s::text[], %s::text[], %s::int[], %s::text[])
+            WITH ORDINALITY AS w ({_COLUMNS}, place)
+        LEFT JOIN series AS s USING ({_COLUMNS})
+    ), made AS (
+        INSERT INTO series ({_COLUMNS})
+        SELECT {_COLUMNS} FROM wanted WHERE id IS NULL ORDER BY place
+        ON CONFLICT ({_COLUMNS}) DO NOTHING RETURNING id, {_COLUMNS}
+    )
+    SELECT id, {_COLUMNS} FROM wanted WHERE id IS NOT NULL
+    UNION ALL SELECT id, {_COLUMNS} FROM made
+"""
+_TRIES = 3
+"""A series that another collector makes at the same moment is looked up by the next try."""
 
 
 def key_of(report: Report) -> SeriesKey:
@@ -44,41 +64,27 @@ class SeriesIds:
         """Return the id of a report's series, if it is cached."""
         return self._ids.get(key_of(report))
 
-    def find(self, db: Db, reports: Iterable[Report]) -> None:
-        """Look up the series of reports; create none."""
-        if missing := self._missing(reports):
-            self._look_up(db, missing)
-
-    def make(self, db: Db, reports: Iterable[Report]) -> None:
-        """Look up the series of reports, and create the missing ones."""
-        missing = self._missing(reports)
-        if not missing:
-            return
-        self._look_up(db, missing)
-        missing = [key for key in missing if key not in self._ids]
-        if missing:
-            db.execute(
-                "INSERT INTO series (username, server, port, protocol) "
-                f"SELECT username, server, port, protocol FROM {_WANTED} "
-                "ON CONFLICT (username, server, port, protocol) DO NOTHING",
-                _columns(missing),
-            )
-            self._look_up(db, missing)
-
-    def _missing(self, reports: Iterable[Report]) -> list[SeriesKey]:
+    def missing(self, reports: Iterable[Report]) -> list[SeriesKey]:
         """Return the keys that are not cached, sorted, so that collectors insert in one order."""
-        return sorted({key for report in reports if (key := key_of(report)) not in self._ids})
+        ids = self._ids
+        return sorted({key for report in reports if (key := key_of(report)) not in ids})
 
-    def _look_up(self, db: Db, keys: Sequence[SeriesKey]) -> None:
+    def find(self, db: Db, keys: Sequence[SeriesKey]) -> None:
+        """Look up series; create none."""
+        self._note(db, _LOOK_UP, keys)
+
+    def make(self, db: Db, keys: Sequence[SeriesKey]) -> None:
+        """Look up series, and create the missing ones."""
+        for _ in range(_TRIES):
+            if not keys:
+                return
+            self._note(db, _MAKE, keys)
+            keys = [key for key in keys if key not in self._ids]
+
+    def _note(self, db: Db, query: str, keys: Sequence[SeriesKey]) -> None:
         if len(self._ids) + len(keys) > MAX_CACHED:
             self._ids.clear()
-        rows = db.execute(
-            f"SELECT s.id, s.username, s.server, s.port, s.protocol FROM {_WANTED} "
-            "JOIN series AS s ON s.username = w.username AND s.server = w.server "
-            "AND s.port = w.port AND s.protocol = w.protocol",
-            _columns(keys),
-        )
-        for series_id, *key in rows:
+        for series_id, *key in db.execute(query, _columns(keys)):
             self._ids[(key[0], key[1], key[2], key[3])] = series_id
 
 

@@ -156,23 +156,30 @@ class PostgresLedger:
                 self.lease.lose()
             is_new = not self.lease.is_held and self._take()
             has_new = is_new or head.has_unnumbered
-            positions = self._look(takes_part=defers_sums)
+            self._look(head.positions, takes_part=defers_sums)
             with contextlib.suppress(NotLeadingError):
                 if not self.lease.is_held:
-                    return positions.head
-                if not defers_sums and (has_new or positions.behind):
-                    self._fold(waits=False)
-                    return self._look(takes_part=False).head
-                if defers_sums and has_new and self._number_round(positions, is_awaited=is_awaited):
-                    return self._look(takes_part=True).head
+                    return head.positions.head
+                if defers_sums:
+                    is_moved = has_new and self._number_round(head.positions, is_awaited=is_awaited)
+                else:
+                    is_moved = has_new or bool(head.positions.behind)
+                    if is_moved:
+                        self._fold(waits=False)
+                if not is_moved:
+                    return head.positions.head
+                positions = self._keeper.ask(partitions.positions)
+                self._look(positions, takes_part=defers_sums)
+                return positions.head
         except NotStoredError:
             self.lease.lose()
             raise
-        return positions.head
+        return head.positions.head
 
-    def _look(self, *, takes_part: bool) -> partitions.Positions:
-        return self._keeper.ask(
-            lambda db: self._adders.look(db, takes_part=takes_part, leads=self.lease.is_held)
+    def _look(self, positions: partitions.Positions, *, takes_part: bool) -> None:
+        leads = self.lease.is_held
+        self._keeper.ask(
+            lambda db: self._adders.look(db, positions, takes_part=takes_part, leads=leads)
         )
 
     def _read_head(self) -> Head:
@@ -233,6 +240,16 @@ class PostgresLedger:
     def behind(self) -> Sequence[int]:
         """The partitions of this collector that have something to add up, as `lead` found them."""
         return self._adders.behind
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all numbered reports are in the sums, as `lead` found them."""
+        return self._adders.is_settled
+
+    @property
+    def others(self) -> int:
+        """How many other collectors run, as `lead` found."""
+        return self._adders.others
 
     def add_up(self, part: int) -> bool:
         """Add up numbered reports of a partition; return whether there may be more of them."""

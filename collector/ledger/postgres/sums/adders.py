@@ -30,26 +30,32 @@ class Adders:
         self._failing: set[int] = set()
         self._first_seen: dict[int, tuple[int, float]] = {}
         """The first number that was not added up, for each partition, and since when it is."""
+        self.is_settled = False
+        """Whether all numbered reports are in the sums."""
         self.behind: Sequence[int] = ()
         """The partitions of this collector with numbered reports that are not added up."""
 
-    def look(self, db: Db, *, takes_part: bool, leads: bool) -> Positions:
-        """Read how far the partitions are, and which of them are this collector's.
+    @property
+    def others(self) -> int:
+        """How many other collectors run, as `look` found."""
+        return self._members.others
+
+    def look(self, db: Db, found: Positions, *, takes_part: bool, leads: bool) -> None:
+        """Note how far the partitions are, and which of them are this collector's.
 
         It has none unless it `takes_part`, since `add_up` is called for its partitions then. The
         one that `leads` also has each partition that has come to a halt.
         """
-        found = positions(db)
+        self.is_settled = not found.behind
         if not takes_part:
             self.behind = ()
-            return found
+            return
         halted = self._halted(found.behind)
         self._members.is_able = not self._failing
         mine = self._members.share(db, found.parts)
         mine += halted if leads else []
         self.behind = [part for part in found.behind if part in mine]
         self._failing.intersection_update(self.behind)
-        return found
 
     def _halted(self, behind: Mapping[int, int]) -> list[int]:
         """Return the partitions that are where they were HALTED_SECONDS ago, and behind."""

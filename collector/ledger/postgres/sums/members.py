@@ -57,6 +57,8 @@ class Members:
         self._read_at_seconds = 0.0
         self._seen: dict[str, _Seen] = {}
         self._is_listed = False
+        self.others = 0
+        """How many other collectors run, as `share` found."""
 
     def share(self, db: Db, parts: Sequence[int]) -> list[int]:
         """Beat if it is time, and return the partitions that are this collector's now."""
@@ -72,6 +74,7 @@ class Members:
             self._look(db, now_seconds)
         gone = self._gone_for(self._lease_seconds, now_seconds)
         running = [name for name, it in self._seen.items() if it.has_beaten and name not in gone]
+        self.others = len(running)
         return share_of(self.name, running, parts)
 
     def _look(self, db: Db, now_seconds: float) -> None:

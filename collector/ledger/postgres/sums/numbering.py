@@ -27,10 +27,12 @@ _HEAR = """
     SELECT * FROM unnest(%s::text[], %s::bigint[])
     ON CONFLICT (scope) DO UPDATE SET received_at = greatest(h.received_at, excluded.received_at)
 """
-# A partition begins with the first group that is numbered for it.
+# A partition begins with the first group that is numbered for it. Those that exist are left out:
+# ON CONFLICT would wait for one that is being added up.
 _BEGIN_PARTITIONS = """
     INSERT INTO sum_partition (part, seq, reports, raw_bytes, billed_bytes)
     SELECT part, %s, 0, 0, 0 FROM unnest(%s::int[]) AS p (part)
+    WHERE NOT EXISTS (SELECT 1 FROM sum_partition AS s WHERE s.part = p.part)
     ON CONFLICT (part) DO NOTHING
 """
 

@@ -69,13 +69,16 @@ _ADD_TO_USERS = f"""
         {added("u", "excluded", USER_SUMS)}, {later("u", "excluded")},
         change_seq = greatest(u.change_seq, excluded.change_seq)
 """
-_POSITIONS = """
-    SELECT n.seq, p.part, x.first_seq
-    FROM numbering AS n CROSS JOIN sum_partition AS p LEFT JOIN LATERAL (
+# A row for each partition, with the first number that is not added up in it.
+FIRSTS = """
+    sum_partition AS p LEFT JOIN LATERAL (
         SELECT g.first_seq FROM report_group AS g WHERE g.part = p.part AND g.first_seq > p.seq
         ORDER BY g.first_seq LIMIT 1
     ) AS x ON true
-    WHERE n.id = 1 ORDER BY p.part
+"""
+_POSITIONS = f"""
+    SELECT p.part, x.first_seq, n.seq FROM numbering AS n LEFT JOIN ({FIRSTS}) ON true
+    WHERE n.id = 1
 """
 
 
@@ -99,10 +102,15 @@ def part_of(username: str, parts: int) -> int:
 def positions(db: Db) -> Positions:
     """Return how far the partitions are."""
     rows = db.execute(_POSITIONS).fetchall()
-    numbered = rows[0][0] if rows else 0
-    firsts = {part: first for _, part, first in rows if first is not None}
-    head = min(firsts.values(), default=numbered + 1) - 1
-    return Positions(numbered, head, [row[1] for row in rows], firsts)
+    return positions_of([row[:2] for row in rows], numbered=rows[0][2] if rows else 0)
+
+
+def positions_of(firsts: Sequence[tuple[int | None, int | None]], *, numbered: int) -> Positions:
+    """Return how far the partitions are, given a row of `FIRSTS` for each, if there are any."""
+    parts = sorted(part for part, _ in firsts if part is not None)
+    behind = {part: first for part, first in firsts if part is not None and first is not None}
+    head = min(behind.values(), default=numbered + 1) - 1
+    return Positions(numbered, head, parts, {part: behind[part] for part in sorted(behind)})
 
 
 def add_up(db: Db, part: int, *, waits: bool, limit: int = ADDED_REPORTS) -> int:

@@ -25,6 +25,7 @@ from collector.ledger.postgres.lease import NotLeadingError
 from collector.ledger.postgres.link import SCHEMA, Link, translate
 from collector.ledger.postgres.reader import PostgresReader
 from collector.ledger.postgres.schema import MIGRATIONS
+from collector.ledger.postgres.sums import partitions
 from collector.ledger.postgres.writer import PostgresLedger
 from collector.runtime.postgres.connection import BoundedConnection
 from tests.support.collector.ledgers import NOON_MILLIS, PostgresPlace, batch, report
@@ -293,6 +294,21 @@ class TestPartitions:
                 lambda: (poll(first), reader.changes(after=0, limit=1))[1].head == 160,
             )
             assert reader.audit().problems == []
+
+    def test_numbering_does_not_wait_for_adding_up(self, url, leader):
+        store(leader, batch(report()), defers_sums=False)
+        store(leader, batch(report()))
+        leader._number()
+        with closing(Link(url)) as link:
+            link.ask(lambda db: db.execute("BEGIN"))
+            assert link.ask(lambda db: partitions.add_up(db, 0, waits=False)) == 1
+            store(leader, batch(report()))
+            assert leader._number() == 1
+            link.ask(lambda db: db.execute("COMMIT"))
+        leader.lead()
+        with closing(PostgresReader(url)) as reader:
+            assert reader.audit().problems == []
+            assert reader.changes(after=0, limit=9).head == 3
 
     def test_several_that_add_up_the_same_count_each_report_once(self, url, collectors):
         self.shared_out(collectors)

@@ -16,9 +16,10 @@ from collector.errors import (
     NotStoredError,
     QueueFullError,
 )
-from collector.intake import deferred_sums, shared_leader
+from collector.intake import deferred_sums, shared, shared_leader
 from collector.intake.deferred_sums import DeferredSums, fold_after_seconds
 from collector.intake.embedded import EmbeddedIngest
+from collector.intake.group_commit import GroupCommit
 from collector.intake.ingest import Ingest, IngestOptions
 from collector.intake.shared import SharedIngest
 from collector.ledger import Batch, Receipt
@@ -112,7 +113,8 @@ class SharedMemoryLedger(MemoryLedger):
         super().__init__()
         self.losses = Losses()
         self.looks = 0
-
+        self.is_settled = False
+        self.others = 0
         self.behind: list[int] = []
         self.head = 0
         self.added_up: list[int] = []
@@ -558,6 +560,35 @@ class TestSharedLedger:
             assert world.ledger.deferred == [True] * 3
             assert (world.ledger.folds, world.ledger.forgotten_before) == (0, [])
             assert not signal.is_set()  # readers of sums are told when there are any
+
+    @pytest.mark.parametrize(
+        ("others", "reports", "gathers"),
+        [(1, 2, True), (0, 2, False), (1, 1, False), (1, 200, False)],
+    )
+    async def test_a_commit_waits_for_more_where_others_commit_too_and_the_last_was_small(
+        self, monkeypatch, others, reports, gathers
+    ):
+        is_gathering, is_over = threading.Event(), threading.Event()
+
+        def gather(_: GroupCommit, seconds: float) -> None:
+            assert 0 < seconds <= shared.GATHER_SECONDS
+            is_gathering.set()
+            assert is_over.wait(120)
+
+        monkeypatch.setattr(GroupCommit, "_gather", gather)
+        async with SharedWorld() as world:
+            world.shared.others = others
+            await world.submit(*["first"] * reports)
+            task = world.submit("a")
+            if gathers:
+                await asyncio.to_thread(is_gathering.wait, 120)
+                other = world.submit("b")
+                await until(lambda: world.ingest._writer._queue.qsize() == 1)
+                is_over.set()
+                await other
+            await task
+            assert world.ledger.commits[1:] == [["a", "b"] if gathers else ["a"]]
+            assert is_gathering.is_set() == gathers
 
     async def test_each_partition_that_is_behind_is_added_up_to_its_end_by_a_thread_of_its_own(
         self,
