@@ -1,10 +1,11 @@
 """What waits for what at a panel that takes 200 ms for each answer, in virtual time.
 
-    uv run --group bench python benchmarks/slow_panel.py [--moving 1600] [--crossing 40]
+    uv run --group bench python benchmarks/slow_panel.py [--moving 1600] [--per-second 80]
 
 The bridge and a simulated panel share this process, whose clock stands still while they compute:
 the figures are waiting alone, and the same on every machine. 80 limits a second have to be
-published, and two users a second use up their quotas, while a pass over all is under way.
+published, and two users a second use up their quotas, while a pass over all is under way. With a
+high `--per-second` all limits wait at once, and the time is what the bridge takes for them.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ from tests.support.bridge.bridge_builders import gib  # noqa: E402
 from tests.support.bridge.world import World  # noqa: E402
 
 ANSWER_SECONDS = 0.2
-MOVES_IN_TICK, TICK_SECONDS = 8, 0.1
+TICK_SECONDS = 0.1
 BETWEEN_CROSSINGS_SECONDS = 0.5
 BEFORE_CROSSINGS_SECONDS = 2.0
 LONGEST_SECONDS = 3600.0
@@ -80,6 +81,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--moving", type=int, default=1600)
     parser.add_argument("--crossing", type=int, default=40)
+    parser.add_argument("--per-second", type=int, default=80, help="limits that move (80)")
     arguments = parser.parse_args()
     loop = asyncio.SelectorEventLoop(TIMES)
     loop.time = time.monotonic  # type: ignore[method-assign]
@@ -89,12 +91,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         world = World(Path(folder))
         panel = settle(world, [*moving, *crossing], slowed=SlowPanel)
-        world.run(measure(world, panel, moving, crossing))
+        world.run(measure(world, panel, moving, crossing, per_second=arguments.per_second))
         world.close()
     return 0
 
 
-async def measure(world: World, panel: SlowPanel, moving: list[str], crossing: list[str]) -> None:
+async def measure(
+    world: World, panel: SlowPanel, moving: list[str], crossing: list[str], *, per_second: int
+) -> None:
     """Let usage grow, and print how soon each write arrived in the panel."""
     running = asyncio.create_task(world.bridges.run())
     await asyncio.sleep(BEFORE_CROSSINGS_SECONDS)
@@ -109,7 +113,7 @@ async def measure(world: World, panel: SlowPanel, moving: list[str], crossing: l
             await asyncio.sleep(pause_seconds)
 
     await asyncio.gather(
-        report(moving, gib(1), MOVES_IN_TICK, TICK_SECONDS),
+        report(moving, gib(1), max(1, round(per_second * TICK_SECONDS)), TICK_SECONDS),
         report(crossing, gib(11), 1, BETWEEN_CROSSINGS_SECONDS),
     )
     while panel.written_at.keys() < sent_at.keys():

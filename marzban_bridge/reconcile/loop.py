@@ -1,9 +1,8 @@
-"""The loops over one panel: one settles queued users at once, one all users in periodic passes.
+"""The loops over one panel: some settle queued users at once, one all users in periodic passes.
 
-They run beside each other, so that neither waits for the other: a pass over many users takes
-minutes at a slow panel, and so does writing the limits of many. A failure of the panel is retried
-with backoff; state is kept, and the outage is logged once. It does not affect the loops of other
-panels.
+They run beside each other, so that none waits for another: a pass over many users takes minutes at
+a slow panel, and so does writing the limits of many. A failure of the panel is retried with
+backoff; state is kept, and the outage is logged once. It does not affect the loops of other panels.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from marzban_bridge.reconcile.trust.twin_panels import TwinPanels
 from marzban_bridge.reconcile.users.batches import BatchSettler, Settled
 from marzban_bridge.reconcile.users.evaluation import Evaluator, Preview
 from marzban_bridge.reconcile.users.reader import UserReader
-from marzban_bridge.reconcile.work_queue import WorkQueue
+from marzban_bridge.reconcile.work_queue import Urgency, WorkQueue
 from marzban_bridge.store.metas import PANEL_IS, PASS_POSITION
 from marzban_bridge.store.store import Store
 
@@ -45,6 +44,9 @@ log = logging.getLogger(__name__)
 PROGRESS_LOG_SECONDS = 10.0
 VOUCH_SECONDS = 30.0
 """The longest wait at the start for the collector's record of the store's position."""
+BATCHES_AT_ONCE = 3
+"""How many batches of an urgency are settled beside each other: one is read, one is written, and of
+one the last users are."""
 SUSPENDED_SECONDS = 1.0
 """How soon queued users are settled after a suspension has ended."""
 
@@ -131,7 +133,9 @@ class Reconciler:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._run_passes())
-                tasks.create_task(self._run_queue())
+                for urgency in Urgency:
+                    for _ in range(BATCHES_AT_ONCE):
+                        tasks.create_task(self._run_queue(urgency))
         except ExceptionGroup as group:
             raise group.exceptions[0] from group
 
@@ -147,12 +151,12 @@ class Reconciler:
             else:
                 await self._standstill.sleep(pause_seconds)
 
-    async def _run_queue(self) -> None:
-        """Settle queued users."""
+    async def _run_queue(self, urgency: Urgency) -> None:
+        """Settle queued users of an urgency, batch by batch."""
         while True:
-            pause_seconds = await self._try(self._settle_next)
+            pause_seconds = await self._try(lambda: self._settle_next(urgency))
             if pause_seconds is None:
-                await self._queue.wait()
+                await self._queue.wait(urgency)
             elif pause_seconds:
                 await self._standstill.sleep(pause_seconds)
 
@@ -205,24 +209,24 @@ class Reconciler:
             async with asyncio.timeout(pause_seconds):
                 await self._pass_was_asked.wait()
 
-    async def _settle_next(self) -> float | None:
+    async def _settle_next(self, urgency: Urgency) -> float | None:
         """Settle a batch of queued users; return the seconds to pause, None if none is queued."""
         if self._trust.is_suspended:
             return min(SUSPENDED_SECONDS, self._pass_seconds)
-        if self._queue.is_empty:
+        if not self._queue.has(urgency):
             return None
-        await self._settle_urgent()
+        await self._settle_batch(urgency)
         return 0.0
 
-    async def _settle_urgent(self) -> int:
-        """Settle the next batch of the queue; return how many users failed."""
-        batch = self._batches.get_queued()
+    async def _settle_batch(self, urgency: Urgency) -> int:
+        """Settle the next batch of an urgency; return how many users failed."""
+        batch = self._batches.get_queued(urgency)
         try:
             settled = await self._batches.settle_queued(batch)
         except PanelError:
-            self._queue.done(batch, left=batch.since_seconds)
+            self._queue.put_back(batch)
             raise
-        for waited_seconds in self._queue.done(batch, left=settled.left):
+        for waited_seconds in self._queue.done(batch):
             self._metrics.reaction_seconds.observe(waited_seconds)
         self._note_settled(settled)
         return settled.failures
@@ -344,8 +348,8 @@ class Reconciler:
             if time.monotonic() - logged_at >= PROGRESS_LOG_SECONDS:
                 logged_at = time.monotonic()
                 log.info("pass: %d users so far, %d failures", users, failures)
-        while not self._queue.is_empty:
-            failures += await self._settle_urgent()
+        while (urgency := self._queue.most_urgent()) is not None:
+            failures += await self._settle_batch(urgency)
         self._finish_pass(started_at)
         if self._store.suspension.reasons:
             await self._trust.evaluate_again(self._reader.all_users())

@@ -1,8 +1,8 @@
-"""The work queue of a panel: users to settle before the next pass, in order.
+"""The work queue of a panel: users to settle before the next pass, by urgency and in order.
 
-Webhooks, the feed, settled users and admins' actions add names; the panel's loop takes them.
-Users with something due (a limit, a release, a reset) come before users whose published limit only
-moves. Within each of the two the order is first in, first out; a name is queued once.
+Webhooks, the feed, settled users and admins' actions add names; the panel's loops take them, some
+those with something due (a limit, a release, a reset), some those whose published limit only moves.
+Within each of the two the order is first in, first out; a name is queued once.
 """
 
 from __future__ import annotations
@@ -14,9 +14,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
-
-CROSSINGS_IN_A_ROW = 4
-"""After so many batches of crossings comes one of the others, so that they are not starved."""
 
 
 class Urgency(IntEnum):
@@ -58,8 +55,6 @@ class Batch:
 
     urgency: Urgency
     since_seconds: Mapping[str, float]
-    gives_way: bool
-    """Whether users that were not begun are requeued when a more urgent one is added."""
 
 
 class WorkQueue:
@@ -80,8 +75,7 @@ class WorkQueue:
         }
         """By urgency, since when each user is queued. A plain dictionary keeps the places of those
         taken from its head, and looks through them at each batch."""
-        self._crossings_in_a_row = 0
-        self._news = asyncio.Event()
+        self._news = {each: asyncio.Event() for each in Urgency}
 
     @property
     def is_empty(self) -> bool:
@@ -91,6 +85,10 @@ class WorkQueue:
     def has(self, urgency: Urgency) -> bool:
         """Tell whether a user is queued with this urgency."""
         return bool(self._waiting[urgency])
+
+    def most_urgent(self) -> Urgency | None:
+        """Return the urgency of the user to settle first; None if no user is queued."""
+        return next(filter(self.has, Urgency), None)
 
     def add(self, keys: Iterable[str], urgency: Urgency = Urgency.CROSSING) -> None:
         """Queue these; a name that is queued keeps its place, or gets a more urgent one.
@@ -108,7 +106,7 @@ class WorkQueue:
                 crossings[key] = publishes.pop(key, now_seconds)
             else:
                 publishes.setdefault(key, now_seconds)
-        self._news.set()
+        self._news[urgency].set()
 
     def add_if_needed(self, keys: Iterable[str]) -> None:
         """Queue those of these whose account requires settling, with the urgency it has.
@@ -121,54 +119,39 @@ class WorkQueue:
             else:
                 self._names.reported([key])
 
-    def get(self, *, limit: int, few: int) -> Batch:
-        """Take the next users, at most `limit`: crossings if there are any.
+    def get(self, urgency: Urgency, *, limit: int) -> Batch:
+        """Take the next users of an urgency, at most `limit`.
 
-        After CROSSINGS_IN_A_ROW batches of them, take `few` others, which are not postponed. The
-        caller has to report the batch with `done`.
+        The caller has to report the batch with `done` or `put_back`.
         """
-        has_both = all(self._waiting.values())
-        if self.has(Urgency.CROSSING) and not (
-            has_both and self._crossings_in_a_row >= CROSSINGS_IN_A_ROW
-        ):
-            self._crossings_in_a_row += 1
-            return self._take(Urgency.CROSSING, limit, gives_way=False)
-        self._crossings_in_a_row = 0
-        count = few if has_both else limit
-        return self._take(Urgency.PUBLISH, count, gives_way=not has_both)
-
-    def _take(self, urgency: Urgency, count: int, *, gives_way: bool) -> Batch:
         waiting = self._waiting[urgency]
-        taken = (waiting.popitem(last=False) for _ in range(min(count, len(waiting))))
-        since_seconds = dict(taken)
-        return Batch(urgency=urgency, since_seconds=since_seconds, gives_way=gives_way)
+        taken = (waiting.popitem(last=False) for _ in range(min(limit, len(waiting))))
+        return Batch(urgency=urgency, since_seconds=dict(taken))
 
-    def done(self, batch: Batch, *, left: Iterable[str] = ()) -> list[float]:
-        """Report a batch as processed; return how many seconds each settled user was queued.
-
-        Users in `left` are requeued at the head of their urgency with their original time; names
-        in it that were not in the batch are queued with the current time.
-        """
+    def done(self, batch: Batch) -> list[float]:
+        """Report a batch as settled; return how many seconds each user of it was queued."""
         now_seconds = self._monotonic_seconds()
-        returned = {key: batch.since_seconds.get(key, now_seconds) for key in left}
+        return [now_seconds - at for at in batch.since_seconds.values()]
+
+    def put_back(self, batch: Batch) -> None:
+        """Requeue the users of a batch at the head of its urgency, with their original times."""
         waiting = self._waiting[batch.urgency]
-        for key, since_seconds in reversed(returned.items()):
+        for key, since_seconds in reversed([*batch.since_seconds.items()]):
             if not any(key in each for each in self._waiting.values()):
                 waiting[key] = since_seconds
                 waiting.move_to_end(key, last=False)
-        settled = batch.since_seconds.items()
-        return [now_seconds - at for key, at in settled if key not in returned]
 
     def clear(self) -> None:
         """Remove all users: the next pass covers them."""
         for waiting in self._waiting.values():
             waiting.clear()
 
-    async def wait(self) -> None:
-        """Return when a user is queued."""
-        self._news.clear()
-        if self.is_empty:
-            await self._news.wait()
+    async def wait(self, urgency: Urgency) -> None:
+        """Return when a user is queued with this urgency; it may be taken by another loop first."""
+        news = self._news[urgency]
+        news.clear()
+        if not self.has(urgency):
+            await news.wait()
 
 
 class OtherQueues:

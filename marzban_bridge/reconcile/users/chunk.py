@@ -17,6 +17,7 @@ from marzban_bridge.errors import (
 from marzban_bridge.panels.port import Panel
 from marzban_bridge.panels.users import PanelUser
 from marzban_bridge.reconcile.users.concurrency import ConcurrencyLimit
+from marzban_bridge.reconcile.work_queue import Urgency
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class Settle(Protocol):
 class Chunk:
     """Users to be settled once. `named` returns a user's name for the log.
 
-    `gives_way` returns True when users that were not begun are to be postponed.
+    `on_outage` is called with the error when the panel as a whole cannot be reached.
     """
 
     def __init__(
@@ -47,17 +48,17 @@ class Chunk:
         panel: Panel,
         named: Callable[[str], str],
         limit: ConcurrencyLimit,
-        gives_way: Callable[[], bool] = lambda: False,
+        urgency: Urgency,
+        on_outage: Callable[[BridgeError], None],
     ) -> None:
         self._settle = settle
         self._panel = panel
         self._named = named
-        self._gives_way = gives_way
         self._limit = limit
+        self._urgency = urgency
+        self._on_outage = on_outage
         self._outage: BridgeError | None = None
         self._failing = self._failures = 0
-        self.left: list[str] = []
-        """Users that were postponed."""
 
     async def settle(self, users: Mapping[str, PanelUser | None], *, read_at: float) -> int:
         """Settle the users; return how many failed.
@@ -74,20 +75,21 @@ class Chunk:
                 raise result
         return self._failures
 
+    def stop(self, outage: BridgeError) -> None:
+        """Settle no user who is not begun: the panel cannot be reached, as another chunk found."""
+        self._outage = self._outage or outage
+
     async def _settle_one(self, key: str, user: PanelUser | None, *, read_at: float) -> None:
-        async with self._limit.place():
+        async with self._limit.place(self._urgency):
             if self._outage:
                 raise self._outage
-            if self._gives_way():
-                self.left.append(key)
-                return
             try:
                 await self._settle(key, user, read_at=read_at)
             except PanelFailingError as error:
                 self._note(key, error)
                 await self._demand_there()
             except (NotLeadingError, PanelUnavailableError, PanelLoginError) as error:
-                self._outage = error
+                self._on_outage(error)
                 raise
             except BridgeError as error:
                 self._note(key, error)
@@ -104,5 +106,5 @@ class Chunk:
         try:
             await self._panel.demand_there()
         except PanelUnavailableError as error:
-            self._outage = error
+            self._on_outage(error)
             raise

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 
 from marzban_bridge.errors import PanelUnavailableError
+from marzban_bridge.reconcile.work_queue import Urgency
 
 FEWEST_USERS = 4
 MOST_USERS = 32
@@ -25,6 +26,8 @@ FEW_WAITING, MANY_WAITING = 2.0, 4.0
 """The limit grows while fewer users than this wait in the panel, and shrinks while more do."""
 RENEWAL_WRITES = 1000
 """After so many writes the shortest duration is measured again: the panel may have changed."""
+CROSSINGS_IN_A_ROW = 16
+"""After so many crossings that waited comes one of the others, so that they are not starved."""
 
 
 class ConcurrencyLimit:
@@ -39,15 +42,24 @@ class ConcurrencyLimit:
         """The limit."""
         self._settled = 0
         """How many users are being settled; after the limit shrank, it may be more."""
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._writes = 0
+        self._waiting: dict[Urgency, deque[asyncio.Future[None]]] = {
+            each: deque() for each in Urgency
+        }
+        self._crossings_in_a_row = 0
+        self._measurement = self._writes = 0
         self._shortest_seconds = math.inf
+        self._doubles = True
+        """Whether the limit grows with each write at it, until the first user waits."""
 
     @contextlib.asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """Run the block, which settles one user, when the limit allows: first in, first out."""
-        if self._waiting or self._settled >= self.users:
-            await self._wait()
+    async def place(self, urgency: Urgency) -> AsyncIterator[None]:
+        """Run the block, which settles one user, when the limit allows.
+
+        Users wait by urgency, and within each first in, first out. After CROSSINGS_IN_A_ROW
+        crossings comes one of the others.
+        """
+        if self._settled >= self.users or any(self._waiting.values()):
+            await self._wait(urgency)
         else:
             self._settled += 1
         try:
@@ -55,9 +67,9 @@ class ConcurrencyLimit:
         finally:
             self._leave()
 
-    async def _wait(self) -> None:
+    async def _wait(self, urgency: Urgency) -> None:
         waiter = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
+        self._waiting[urgency].append(waiter)
         try:
             await waiter
         except asyncio.CancelledError:
@@ -70,37 +82,52 @@ class ConcurrencyLimit:
         self._admit()
 
     def _admit(self) -> None:
-        while self._waiting and self._settled < self.users:
-            waiter = self._waiting.popleft()
-            if not waiter.done():  # one whose task was cancelled is done
-                self._settled += 1
-                waiter.set_result(None)
+        while self._settled < self.users and (waiter := self._next_waiter()):
+            self._settled += 1
+            waiter.set_result(None)
+
+    def _next_waiter(self) -> asyncio.Future[None] | None:
+        for waiting in self._waiting.values():
+            while waiting and waiting[0].done():  # one whose task was cancelled is done
+                waiting.popleft()
+        crossings, others = self._waiting[Urgency.CROSSING], self._waiting[Urgency.PUBLISH]
+        if crossings and not (others and self._crossings_in_a_row >= CROSSINGS_IN_A_ROW):
+            self._crossings_in_a_row += 1
+            return crossings.popleft()
+        self._crossings_in_a_row = 0
+        return others.popleft() if others else None
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
         """Run the block, which writes to one user within its place, and adapt the limit."""
-        users, began_at = self._settled, self._monotonic_seconds()
+        users, limit, measurement = self._settled, self.users, self._measurement
+        began_at = self._monotonic_seconds()
         try:
             yield
         except PanelUnavailableError:
             self._start_over()
             raise
-        self._note(self._monotonic_seconds() - began_at, users)
+        if measurement == self._measurement:  # else it may have waited in the panel's queue
+            self._note(self._monotonic_seconds() - began_at, users, limit=limit)
 
-    def _note(self, seconds: float, users: int) -> None:
+    def _note(self, seconds: float, users: int, *, limit: int) -> None:
+        """Adapt the limit to a write that began beside so many users, at that limit."""
         self._writes += 1
         if self._writes >= RENEWAL_WRITES:
             self._start_over()
             return
         self._shortest_seconds = min(self._shortest_seconds, seconds)
         waiting = users * (1 - self._shortest_seconds / seconds) if seconds else 0.0
-        if waiting > MANY_WAITING:
+        if waiting >= FEW_WAITING:
+            self._doubles = False
+        if waiting > MANY_WAITING and self.users > users - waiting + FEW_WAITING:
             self._set(self.users - 1)
-        elif waiting < FEW_WAITING and users >= self.users:
+        elif waiting < FEW_WAITING and users >= (limit if self._doubles else self.users):
             self._set(self.users + 1)
 
     def _start_over(self) -> None:
-        self._writes, self._shortest_seconds = 0, math.inf
+        self._measurement += 1
+        self._writes, self._shortest_seconds, self._doubles = 0, math.inf, True
         self._set(FEWEST_USERS)
 
     def _set(self, users: int) -> None:

@@ -6,13 +6,11 @@ bridge's write from an admin's edit.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
-from weakref import WeakValueDictionary
 
 from marzban_bridge.clock import Clock
 from marzban_bridge.errors import PanelRefusedError, UserNotFoundError
@@ -29,6 +27,7 @@ from marzban_bridge.reconcile.users.batches import TakenIn
 from marzban_bridge.reconcile.users.chunk import UNREAD_AT
 from marzban_bridge.reconcile.users.evaluation import Evaluation, Evaluator
 from marzban_bridge.reconcile.users.ledger_changes import Ask, LedgerChanges
+from marzban_bridge.reconcile.users.locks import UserLocks
 from marzban_bridge.reconcile.users.reader import UserReader
 from marzban_bridge.reconcile.users.resets import UserResets
 from marzban_bridge.reconcile.users.writes import UserWrites
@@ -79,7 +78,7 @@ class Settler:
         self._clock = clock
         self._metrics = metrics
         self._evaluated_at: dict[str, float] = {}
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._locks = UserLocks()
 
     def take_in(self, users: Mapping[str, PanelUser | None], *, read_at: float) -> TakenIn:
         """Store in one commit the users whose evaluation needs no event, or a new account's alone.
@@ -121,12 +120,11 @@ class Settler:
         A new account is not quiet where another store's line, another panel or an earlier user of
         the name is involved.
         """
-        lock = self._locks.get(key)
         is_old = read_at <= self._evaluated_at.get(key, UNREAD_AT)
         if (
             user is None
             or is_old
-            or (lock and lock.locked())
+            or self._locks.is_held(key)
             or self._store.placement.is_unclaimed(key)
         ):
             return None
@@ -144,23 +142,31 @@ class Settler:
         change = self._evaluator.plan(account, account.seen_total_bytes)
         return change if change and self._evaluator.allows(change) else None
 
-    async def settle(self, key: str, user: PanelUser | None, *, read_at: float) -> None:
+    async def settle(
+        self,
+        key: str,
+        user: PanelUser | None,
+        *,
+        read_at: float,
+        fresh_until: float = UNREAD_AT,
+    ) -> None:
         """Settle the user as read from the panel; `user` is None when the panel did not list it.
 
         `read_at`: when reading began (`time.monotonic`). If another task settled the user since
         then, the data is stale (from before a reset, perhaps), and the user is read again; so is
-        one of UNREAD_AT, which was not read yet.
+        one of UNREAD_AT, which was not read yet, and before a write one that is written to after
+        `fresh_until`.
         """
         if self._trust.is_suspended:
             return
         owners: list[str] = []
-        async with self._lock_of(key):
+        async with self._locks.of(key):
             evaluated_at = self._evaluated_at.get(key, UNREAD_AT)
             was_missing = user is None and read_at > evaluated_at
             if read_at <= evaluated_at:
                 is_unread = read_at == UNREAD_AT
                 user, read_at = None, time.monotonic() if is_unread else evaluated_at
-            is_fresh = user is None
+            is_fresh = user is None or time.monotonic() < fresh_until
             try:
                 user = user or await self._find(key, was_listed=was_missing)
                 self._reader.unknown.forget(key)
@@ -183,7 +189,7 @@ class Settler:
         """
         self._trust.refuse_suspended()
         key = account_key(username)
-        async with self._lock_of(key):
+        async with self._locks.of(key):
             read_at = time.monotonic()
             user = await self._panel.get_user(username)
             await self._trust.demand(key, user, read_at=read_at)
@@ -201,7 +207,7 @@ class Settler:
         """Keep an admin's edit that a webhook tells of, where a write of ours went over it."""
         if self._store.suspended or self._store.suspension.reasons:
             return
-        async with self._lock_of(key):
+        async with self._locks.of(key):
             account = self._store.accounts.get(key)
             if account is None or not is_same_creation(account.created_at, told.created_at):
                 return
@@ -209,16 +215,9 @@ class Settler:
                 account, event = found
                 self._store.accounts.save(account, [event], at=self._clock())
 
-    def _lock_of(self, key: str) -> asyncio.Lock:
-        """Return the user's lock; it exists as long as a task holds it or waits for it."""
-        lock = self._locks.get(key)
-        if lock is None:
-            lock = self._locks[key] = asyncio.Lock()
-        return lock
-
     async def hold(self, key: str) -> None:
         """Hold the user until `rebase`: the ledger lost reports that are in its usage."""
-        async with self._lock_of(key):
+        async with self._locks.of(key):
             self._ledger_changes.hold(key)
 
     async def hold_reported_after(self, seq: int) -> None:
@@ -228,7 +227,7 @@ class Settler:
 
     async def correct(self, name: CorrectedName, ask: Ask) -> bool:
         """Apply corrections of a name to its user; return whether that is complete."""
-        async with self._lock_of(name.key):
+        async with self._locks.of(name.key):
             return await self._ledger_changes.correct(name, ask)
 
     async def _find(self, key: str, *, was_listed: bool) -> PanelUser:
@@ -240,7 +239,7 @@ class Settler:
     async def release(self, account: Account) -> bool:
         """Restore the admin's quota and status in the panel; return whether it was written to."""
         self._trust.refuse_suspended()
-        async with self._lock_of(account.key):
+        async with self._locks.of(account.key):
             read_at = time.monotonic()
             user = await self._panel.get_user(account.username)
             await self._trust.demand(account.key, user, read_at=read_at)

@@ -13,6 +13,7 @@ from marzban_bridge.errors import PanelUnavailableError
 from marzban_bridge.quota.trust.panel_suspension import SuspensionKind
 from marzban_bridge.quota.trust.suspension import SuspensionReason
 from marzban_bridge.reconcile import feed_reader as reading
+from marzban_bridge.reconcile.users import batches
 from marzban_bridge.reconcile.users.chunk import FAILING_USERS
 from marzban_bridge.reconcile.users.concurrency import FEWEST_USERS
 from marzban_bridge.reconcile.users.reader import CHUNK
@@ -30,10 +31,11 @@ class Listening(httpx.AsyncBaseTransport):
     def __init__(self, inner):
         self._inner = inner
         self.lists = []
-        self.on_list = lambda: None
+        self.on_list = self.on_listed = lambda: None
         self.refuses_writes_with = None
         self.writes = self.asked = 0
         self.fails_at = lambda _: False
+        self.asked_to_write = []
         self.written = []
         self.write_seconds = 0.0
         self.on_write = lambda: None
@@ -42,6 +44,8 @@ class Listening(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request):
         self.asked += 1
+        if request.method == "PUT":
+            self.asked_to_write.append(request.url.path.rpartition("/")[2])
         if self.holds(request):
             await self.goes_on.wait()
         if self.fails_at(request):
@@ -56,6 +60,9 @@ class Listening(httpx.AsyncBaseTransport):
         if request.url.path == "/api/users":
             self.lists.append(request.url.params.get_list("username"))
             self.on_list()
+            answer = await self._inner.handle_async_request(request)
+            self.on_listed()
+            return answer
         return await self._inner.handle_async_request(request)
 
 
@@ -178,7 +185,7 @@ def test_nobody_is_taken_in_who_is_being_settled_or_was_since_the_reading(world)
     world.run(settler.settle(settled, users[settled], read_at=time.monotonic()))
 
     async def take_in():
-        async with settler._lock_of(busy):
+        async with settler._locks.of(busy):
             return settler.take_in(users, read_at=read_at)
 
     assert set(world.run(take_in()).others) == {busy, settled}
@@ -317,12 +324,112 @@ def test_a_crossing_does_not_wait_for_a_list_that_a_pass_reads(world):
     assert panel.lists == []
 
 
+def of_write_to(name):
+    return lambda request: (request.method, request.url.path) == ("PUT", f"/api/user/{name}")
+
+
+@pytest.fixture
+def queue_alone(world, monkeypatch):
+    """Have users settled as the feed brings them, by no pass after the first."""
+    monkeypatch.setattr(reading, "FEED_GATHER_SECONDS", 0.01)
+    monkeypatch.setattr(world.bridge.reconciler, "_pass_seconds", 86400.0)
+
+
+@pytest.mark.usefixtures("queue_alone")
+def test_limits_go_on_moving_while_crossings_are_written(world):
+    panel = world.transport._inner
+    panel.holds = of_write_to(CROSSING)
+
+    async def settle():
+        async with running(world):
+            await until("a whole pass", lambda: pass_ends(world))
+            world.ledger.report(CROSSING, gib(11))
+            await until("the held write", lambda: panel.asked_to_write == [CROSSING])
+            report_all_moving(world)
+            await until("the others", lambda: len(panel.written) >= len(MOVING))
+            assert CROSSING not in panel.written
+            panel.goes_on.set()
+            await until("the held write", lambda: CROSSING in panel.written)
+
+    world.run(settle())
+    assert sorted(panel.written) == sorted([*MOVING, CROSSING])
+
+
+@pytest.mark.usefixtures("queue_alone")
+def test_a_crossing_does_not_wait_for_the_limits_that_are_being_written(world):
+    panel = world.transport._inner
+    panel.holds = of_write_to(MOVING[0])
+
+    async def settle():
+        async with running(world):
+            await until("a whole pass", lambda: pass_ends(world))
+            world.ledger.report(MOVING[0], gib(1))
+            await until("the held write", lambda: panel.asked_to_write == [MOVING[0]])
+            world.ledger.report(CROSSING, gib(11))
+            await until("the crossing", lambda: panel.written == [CROSSING])
+            panel.goes_on.set()
+            await until("the held write", lambda: len(panel.written) == 2)
+
+    world.run(settle())
+
+
+def test_a_user_who_crosses_while_its_limit_is_written_is_written_to_afterwards(world, monkeypatch):
+    monkeypatch.setattr(reading, "FEED_GATHER_SECONDS", 0.01)
+    panel = world.transport._inner
+    name = MOVING[0]
+    panel.holds = of_write_to(name)
+
+    async def settle():
+        async with running(world):
+            await until("a whole pass", lambda: pass_ends(world))
+            world.ledger.report(name, gib(1))
+            await until("the held write", lambda: panel.asked_to_write == [name])
+            world.ledger.report(name, gib(11))
+            world.ledger.report(CROSSING, gib(11))
+            await until("another crossing", lambda: panel.written == [CROSSING])
+            assert panel.asked_to_write == [name, CROSSING], "one write to a user at a time"
+            panel.goes_on.set()
+            await until("both writes", lambda: panel.written.count(name) == 2)
+
+    world.run(settle())
+    assert world.panel.get_user(name)["status"] == "disabled"
+
+
+def queue_all_moving(world, count):
+    world.one_pass()
+    for name in NAMES[:count]:
+        world.ledger.report(name, gib(4))
+    world.run(world.bridges.feed_reader.to_end())
+    panel = world.transport._inner
+    panel.lists.clear()
+    panel.asked = 0
+    return panel
+
+
+def test_users_whose_limits_move_are_read_from_one_list_right_before_they_are_written(world):
+    panel = queue_all_moving(world, FEWEST_USERS)
+    world.run(world.bridge.reconciler._settle_batch(Urgency.PUBLISH))
+    assert panel.lists == [NAMES[:FEWEST_USERS]]
+    assert panel.asked == 1 + FEWEST_USERS
+    assert sorted(panel.written) == NAMES[:FEWEST_USERS]
+
+
+def test_a_user_whose_list_was_read_too_long_ago_is_read_again_before_the_write(world, monkeypatch):
+    monkeypatch.setattr(batches, "FRESH_SECONDS", 0.0)
+    panel = queue_all_moving(world, FEWEST_USERS)
+    edited = NAMES[1]
+    panel.on_listed = lambda: world.panel.edit_in_dialog(edited, data_limit=gib(20))
+    world.run(world.bridge.reconciler._settle_batch(Urgency.PUBLISH))
+    assert world.account(edited).quota_bytes == gib(20)
+    assert world.panel.get_user(edited)["data_limit"] == gib(16) - 1
+
+
 def test_a_queued_user_whose_limit_has_to_be_written_is_read_once(world):
     world.ledger.report(NAMES[0], gib(4))
     world.run(world.bridges.feed_reader.to_end())
     panel = world.transport._inner
     panel.asked = 0
-    world.run(world.bridge.reconciler._settle_urgent())
+    world.run(world.bridge.reconciler._settle_batch(Urgency.PUBLISH))
     sign_in_and_kind = 2
     assert (panel.asked - sign_in_and_kind, panel.lists) == (2, [])
     assert world.panel.get_user(NAMES[0])["data_limit"] == gib(6) - 1
@@ -333,7 +440,7 @@ def test_a_queued_user_whose_limit_was_written_meanwhile_is_not_read_again(world
     panel = world.transport._inner
     panel.asked = 0
     world.bridge.queue.add([NAMES[0]], Urgency.PUBLISH)
-    world.run(world.bridge.reconciler._settle_urgent())
+    world.run(world.bridge.reconciler._settle_batch(Urgency.PUBLISH))
     assert (panel.asked, world.bridge.queue.is_empty) == (0, True)
 
 

@@ -9,11 +9,13 @@ import pytest
 
 from marzban_bridge.errors import PanelUnavailableError
 from marzban_bridge.reconcile.users.concurrency import (
+    CROSSINGS_IN_A_ROW,
     FEWEST_USERS,
     MOST_USERS,
     RENEWAL_WRITES,
     ConcurrencyLimit,
 )
+from marzban_bridge.reconcile.work_queue import Urgency
 
 
 class Panel:
@@ -29,9 +31,20 @@ class Panel:
             count = users or self.limit.users
             async with contextlib.AsyncExitStack() as places:
                 for _ in range(count):
-                    await places.enter_async_context(self.limit.place())
+                    await places.enter_async_context(self.limit.place(Urgency.PUBLISH))
                 with self.limit.writing():
                     self.now += self.seconds(count)
+
+    async def write_together(self):
+        """Write to as many users as allowed, all of whom begin before the first one ends."""
+        async with contextlib.AsyncExitStack() as places:
+            count = self.limit.users
+            for _ in range(count):
+                await places.enter_async_context(self.limit.place(Urgency.PUBLISH))
+            with contextlib.ExitStack() as writes:
+                for _ in range(count):
+                    writes.enter_context(self.limit.writing())
+                self.now += self.seconds(count)
 
 
 def in_threads(count, seconds):
@@ -42,6 +55,36 @@ async def test_a_panel_that_is_far_away_is_asked_for_many_at_once():
     panel = Panel(lambda _: 0.2)
     await panel.write(100)
     assert panel.limit.users == MOST_USERS
+
+
+async def test_a_panel_that_is_far_away_is_asked_for_twice_as_many_after_each_answer():
+    panel = Panel(lambda _: 0.2)
+    limits = []
+    for _ in range(4):
+        limits.append(panel.limit.users)
+        await panel.write_together()
+    assert limits == [4, 8, 16, 32]
+
+
+async def test_of_a_panel_that_lets_users_wait_no_more_are_asked_for_at_a_time_than_before():
+    panel = Panel(in_threads(10, 0.2))
+    limits = []
+    for _ in range(50):
+        limits.append(panel.limit.users)
+        await panel.write_together()
+    assert limits[:3] == [4, 8, 16]
+    assert all(10 <= limit <= 14 for limit in limits[4:])
+
+
+async def test_what_began_before_the_panel_is_measured_again_says_nothing_about_it():
+    panel = Panel(lambda _: 0.2)
+    await panel.write_together()
+    with contextlib.ExitStack() as writes:
+        for _ in range(MOST_USERS):
+            writes.enter_context(panel.limit.writing())
+        await panel.write(RENEWAL_WRITES - FEWEST_USERS, users=1)
+        panel.now += 10
+    assert (panel.limit.users, panel.limit._writes) == (FEWEST_USERS, 0)
 
 
 async def test_a_panel_that_works_on_one_after_the_other_is_asked_for_few():
@@ -93,7 +136,7 @@ async def test_no_more_are_settled_at_once_and_who_came_first_is_first():
 
     async def settle(number):
         nonlocal at_once, most
-        async with limit.place():
+        async with limit.place(Urgency.PUBLISH):
             began.append(number)
             at_once += 1
             most = max(most, at_once)
@@ -111,7 +154,7 @@ async def test_who_is_cancelled_while_it_waits_leaves_its_place_to_the_next(is_a
     began = []
 
     async def settle(number):
-        async with limit.place():
+        async with limit.place(Urgency.PUBLISH):
             began.append(number)
             await ends.wait()
 
@@ -128,3 +171,40 @@ async def test_who_is_cancelled_while_it_waits_leaves_its_place_to_the_next(is_a
         await asyncio.gather(*tasks[1:FEWEST_USERS], tasks[-1])
     assert began == [*range(FEWEST_USERS), FEWEST_USERS + 1]
     assert limit._settled == 0
+
+
+async def order_of(limit, crossings, publishes):
+    """Return the order in which users begin who all wait for the one place that becomes free."""
+    ends, began = asyncio.Event(), []
+
+    async def hold():
+        async with limit.place(Urgency.PUBLISH):
+            await ends.wait()
+
+    async def settle(name, urgency):
+        async with limit.place(urgency):
+            began.append(name)
+            await asyncio.sleep(0)
+
+    holding = [asyncio.create_task(hold()) for _ in range(FEWEST_USERS - 1)]
+    await asyncio.sleep(0)
+    async with limit.place(Urgency.PUBLISH):
+        waiting = [asyncio.create_task(settle(name, Urgency.PUBLISH)) for name in publishes]
+        waiting += [asyncio.create_task(settle(name, Urgency.CROSSING)) for name in crossings]
+        await asyncio.sleep(0)
+    async with asyncio.timeout(120):
+        await asyncio.gather(*waiting)
+    ends.set()
+    await asyncio.gather(*holding)
+    return began
+
+
+async def test_crossings_come_before_all_others_that_wait():
+    assert await order_of(ConcurrencyLimit(), "xyz", "abcd") == list("xyzabcd")
+
+
+async def test_a_flood_of_crossings_does_not_starve_the_others():
+    crossings = [f"x{number}" for number in range(3 * CROSSINGS_IN_A_ROW)]
+    began = await order_of(ConcurrencyLimit(), crossings, "ab")
+    assert [began.index(name) for name in "ab"] == [CROSSINGS_IN_A_ROW, 2 * CROSSINGS_IN_A_ROW + 1]
+    assert [name for name in began if name not in "ab"] == crossings

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import tracemalloc
 
-from marzban_bridge.reconcile.work_queue import CROSSINGS_IN_A_ROW, Urgency, WorkQueue
+import pytest
+
+from marzban_bridge.reconcile.work_queue import Urgency, WorkQueue
 
 CROSSING, PUBLISH = Urgency.CROSSING, Urgency.PUBLISH
 
@@ -51,22 +53,23 @@ def filled(*, crossings=(), publishes=(), clock=None):
     return queue
 
 
-def taken(queue, limit=2, few=1):
-    batch = queue.get(limit=limit, few=few)
-    return batch.urgency, list(batch.since_seconds), batch.gives_way
+def taken(queue, urgency=PUBLISH, limit=2):
+    return list(queue.get(urgency, limit=limit).since_seconds)
 
 
-def test_a_crossing_goes_first_however_many_waited_before():
+def test_a_crossing_does_not_wait_behind_others_however_many_waited_before():
     queue = filled(crossings=["x"], publishes=map(str, range(2500)))
-    assert taken(queue) == (CROSSING, ["x"], False)
-    assert taken(queue) == (PUBLISH, ["0", "1"], True)
+    assert queue.most_urgent() is CROSSING
+    assert taken(queue, CROSSING) == ["x"]
+    assert queue.most_urgent() is PUBLISH
+    assert taken(queue) == ["0", "1"]
 
 
 def test_who_came_first_goes_first():
     queue = filled(crossings="abc")
     queue.add("dab")
-    assert [taken(queue)[1] for _ in range(2)] == [["a", "b"], ["c", "d"]]
-    assert queue.is_empty
+    assert [taken(queue, CROSSING) for _ in range(2)] == [["a", "b"], ["c", "d"]]
+    assert (queue.is_empty, queue.most_urgent()) == (True, None)
 
 
 def test_a_publish_that_becomes_a_crossing_keeps_since_when_it_waits():
@@ -75,52 +78,43 @@ def test_a_publish_that_becomes_a_crossing_keeps_since_when_it_waits():
     clock.now = 9.0
     queue.add("b", CROSSING)
     queue.add("b", PUBLISH)
-    batch = queue.get(limit=2, few=1)
+    batch = queue.get(CROSSING, limit=2)
     assert batch.since_seconds == {"b": 0.0}
     clock.now = 12.0
     assert queue.done(batch) == [12.0]
-    assert taken(queue)[1] == ["a"]
+    assert taken(queue) == ["a"]
 
 
-def test_a_flood_of_crossings_does_not_starve_the_others():
-    queue = filled(crossings=map(str, range(100)), publishes="ab")
-    turns = [taken(queue, few=1) for _ in range(CROSSINGS_IN_A_ROW + 1)]
-    assert [urgency for urgency, _, _ in turns] == [CROSSING] * CROSSINGS_IN_A_ROW + [PUBLISH]
-    assert turns[-1] == (PUBLISH, ["a"], False), "these few give way to nobody"
-    assert taken(queue)[0] == CROSSING
-
-
-def test_who_is_left_is_next_and_no_name_waits_twice():
+def test_who_is_put_back_is_next_and_no_name_waits_twice():
     clock = Seconds()
     queue = filled(publishes="abcd", clock=clock)
-    batch = queue.get(limit=3, few=1)
+    batch = queue.get(PUBLISH, limit=3)
     clock.now = 5.0
     queue.add("b", CROSSING)
-    assert queue.done(batch, left=["b", "c", "x"]) == [5.0], "a alone was settled"
-    assert taken(queue) == (CROSSING, ["b"], False)
-    assert queue.get(limit=9, few=1).since_seconds == {"c": 0.0, "x": 5.0, "d": 0.0}
+    queue.put_back(batch)
+    assert taken(queue, CROSSING) == ["b"]
+    assert queue.get(PUBLISH, limit=9).since_seconds == {"a": 0.0, "c": 0.0, "d": 0.0}
     assert queue.is_empty
 
 
 def test_a_batch_costs_by_its_own_users_and_not_by_those_who_wait():
     queue = filled(publishes=map(str, range(50_000)))
-    batch = queue.get(limit=10, few=1)
+    batch = queue.get(PUBLISH, limit=10)
     tracemalloc.start()
     try:
-        queue.done(batch, left=["3", "1"])
+        queue.put_back(batch)
         copied_bytes = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert copied_bytes < 100_000, "a copy of the queue is megabytes"
-    assert taken(queue, limit=3)[1] == ["3", "1", "10"]
+    assert taken(queue, limit=3) == ["0", "1", "2"]
 
 
 def test_what_is_stored_says_who_is_settled_and_how_urgently():
     stored = Stored(cut=CROSSING, moves=PUBLISH, well=None)
     queue = empty(stored)
     queue.add_if_needed(["moves", "well", "cut", "unknown"])
-    assert taken(queue) == (CROSSING, ["cut"], False)
-    assert taken(queue) == (PUBLISH, ["moves"], True)
+    assert (taken(queue, CROSSING), taken(queue)) == (["cut"], ["moves"])
     assert queue.is_empty
     assert (stored.asked_soon, stored.asked_later) == ([], ["well", "unknown"])
 
@@ -131,16 +125,19 @@ def test_a_name_without_an_account_that_is_added_is_asked_for_as_if_it_were_new(
     assert stored.asked_soon == ["new"]
 
 
-async def test_a_loop_that_waits_is_woken():
+@pytest.mark.parametrize("urgency", Urgency)
+async def test_loops_that_wait_for_users_of_an_urgency_are_woken(urgency):
     queue = empty()
-    waiting = asyncio.create_task(queue.wait())
+    waiting = [asyncio.create_task(queue.wait(urgency)) for _ in range(2)]
+    (other,) = set(Urgency) - {urgency}
+    queue.add(["other"], other)
     await asyncio.sleep(0)
-    assert not waiting.done()
-    queue.add(["a"])
+    assert not any(each.done() for each in waiting)
+    queue.add(["a"], urgency)
     async with asyncio.timeout(120):
-        await waiting
+        await asyncio.gather(*waiting)
 
 
 async def test_a_loop_with_work_does_not_wait():
     async with asyncio.timeout(120):
-        await filled(publishes="a").wait()
+        await filled(publishes="a").wait(PUBLISH)
