@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from marzban_bridge.quota.balance import balance
+from marzban_bridge.reconcile.work_queue import Urgency
 from marzban_bridge.simulator.snapshot import restore_snapshot, to_snapshot
 from tests.support.bridge.bridge_builders import gib
 
@@ -164,7 +165,7 @@ def test_who_is_let_in_by_an_accepted_dump_is_let_in_on_every_panel_without_a_pa
     queue = world.bridge("two").queue
     queue.clear()
     accept(world, "default")
-    assert set(queue.get(limit=10, few=1).since_seconds) == set(names)
+    assert set(queue.get(Urgency.CROSSING, limit=10).since_seconds) == set(names)
 
 
 def test_what_a_dump_lacks_of_a_period_that_has_ended_is_not_forgiven_in_the_next(opened):
