@@ -6,6 +6,7 @@ import pytest
 
 from marzban_bridge.errors import UserNotFoundError
 from marzban_bridge.panels.users import UserUpdate
+from marzban_bridge.reconcile.work_queue import Urgency
 from tests.support.bridge.bridge_builders import gib
 from tests.support.bridge.webhook_delivery import deliver
 from tests.support.bridge.world import World
@@ -99,7 +100,7 @@ def test_a_user_of_exactly_the_name_takes_it_over_and_what_was_counted_stays(wor
     world.panel.create_user("ALICE", data_limit=gib(30))
     if is_announced:
         deliver(world, world.panel.take_webhooks())
-        world.run(world.bridge.reconciler._settle_urgent())
+        world.run(world.bridge.reconciler._settle_batch(Urgency.CROSSING))
         assert external(world, "ALICE") == 0
     world.one_pass()
     (text,) = events(world, "name_parted")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
+from marzban_bridge.reconcile.work_queue import Urgency
 from marzban_bridge.simulator.http.app import create_simulator_app
 from tests.support.bridge.bridge_builders import gib
 from tests.support.bridge.webhook_delivery import deliver
@@ -132,7 +133,7 @@ def test_a_user_who_is_created_late_is_adopted_soon(world, counting, way):
     world.panel.create_user("bob", data_limit=gib(10))
     if way == "webhook":
         deliver(world, world.panel.take_webhooks())
-        world.run(world.bridge.reconciler._settle_urgent())
+        world.run(world.bridge.reconciler._settle_batch(Urgency.CROSSING))
         assert world.account("bob")
     else:
         world.ledger.report("bob", gib(1))
@@ -150,7 +151,7 @@ def test_a_new_user_of_another_case_is_found_at_once_by_its_webhook(world, count
     world.panel.take_webhooks()
     world.panel.create_user("bob", data_limit=gib(10))
     deliver(world, world.panel.take_webhooks())
-    world.run(world.bridge.reconciler._settle_urgent())
+    world.run(world.bridge.reconciler._settle_batch(Urgency.CROSSING))
     world.ledger.report("BOB", gib(2))
     world.one_pass()
     assert limit(world, "bob") == 8
