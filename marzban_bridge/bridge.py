@@ -23,6 +23,7 @@ from marzban_bridge.panels.port import Panel
 from marzban_bridge.quota.account import Account, Event
 from marzban_bridge.reconcile import rebuilding
 from marzban_bridge.reconcile.actions import Actions
+from marzban_bridge.reconcile.events_purge import EventsPurge
 from marzban_bridge.reconcile.feed_reader import FeedReader
 from marzban_bridge.reconcile.loop import Reconciler
 from marzban_bridge.reconcile.pass_result import PassResult
@@ -77,6 +78,8 @@ class Bridges:
     duplicate_names: DuplicateNameScan
     time_series: TimeSeriesWriter | None
     """None when no InfluxDB is configured."""
+    events_purge: EventsPurge | None
+    """None when events are kept for ever."""
     standstill: Standstill
 
     @property
@@ -103,6 +106,8 @@ class Bridges:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.feed_reader.run())
                 tasks.create_task(self.rollback_check.run())
+                if self.events_purge:
+                    tasks.create_task(self.events_purge.run())
                 for name, bridge in self.by_name.items():
                     tasks.create_task(bridge.reconciler.run())
                     if len(self.by_name) > 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import httpx
 
@@ -21,6 +21,7 @@ from marzban_bridge.panels.names import FIRST_PANEL
 from marzban_bridge.panels.port import Panel
 from marzban_bridge.panels.write_guard import WriteGuard
 from marzban_bridge.reconcile.actions import Actions
+from marzban_bridge.reconcile.events_purge import EventsPurge
 from marzban_bridge.reconcile.feed_reader import FeedReader
 from marzban_bridge.reconcile.loop import Reconciler
 from marzban_bridge.reconcile.reseller_actions import ResellerActions
@@ -218,6 +219,16 @@ def _wired(
         rollback_check=rollback_check,
         duplicate_names=duplicate_names,
         time_series=time_series,
+        events_purge=EventsPurge(
+            store=store,
+            rollback_check=rollback_check,
+            written_through=time_series.events_through if time_series else None,
+            retention=timedelta(days=settings.events_retention_days),
+            standstill=standstill,
+            clock=clock,
+        )
+        if settings.events_retention_days
+        else None,
         standstill=standstill,
     )
 

@@ -207,6 +207,13 @@ class Settings(SharedSettings):
         SECONDS,
     )
 
+    events_retention_days: int = variable(
+        "BRIDGE_EVENTS_RETENTION_DAYS",
+        90,
+        "Days after which events are deleted from the store, except changes of quotas; 0: never",
+        whole(0, 36500),
+    )
+
     def require_panel(self) -> None:
         """Raise ConfigError naming what is missing to reach the panel."""
         needed = {"MARZBAN_URL": self.marzban_url}

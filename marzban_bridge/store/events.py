@@ -10,7 +10,10 @@ from typing import Any
 from marzban_bridge.event import Event
 from marzban_bridge.panels.names import FIRST_PANEL
 from marzban_bridge.store.handle import StoreHandle, from_millis, to_millis
+from marzban_bridge.store.metas import EVENTS_PURGED
 
+PURGE_PAGE = 500
+"""Events that are deleted at a time; deleting more would block the event loop."""
 SEARCHED_EVENTS = 5_000
 """The number of newest events of a user that are searched: over three days at one per minute."""
 
@@ -79,6 +82,23 @@ class Events:
             _SELECT_PUBLISHED, (*values, quota, quota)
         ).fetchone()
         return bool(as_limit and not as_quota)
+
+    def purge(self, *, after: int, through: int, before: datetime) -> int:
+        """Delete the next page of all panels' events that happened before a time.
+
+        Only numbers above `after`, up to `through`, and no change of a quota: `has_published` needs
+        them all. Returns the number up to which it is done; `after` where none is that old.
+        """
+        query = "SELECT seq, at FROM event WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
+        rows = self._handle.trail.execute(query, (after, through, PURGE_PAGE)).fetchall()
+        before_millis = to_millis(before)
+        if not any(at < before_millis for _, at in rows):
+            return after
+        last = int(rows[-1][0])
+        # First: an event that is missing counts as purged only up to this number.
+        self._handle.set_meta(EVENTS_PURGED, str(last))
+        self._handle.delete_events(after=after, through=last, before_millis=before_millis)
+        return last
 
     def last_before(self, at: datetime) -> int:
         """Return the number of the newest event before `at`; 0 if there is none."""

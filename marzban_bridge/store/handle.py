@@ -10,6 +10,11 @@ from typing import Any, Protocol
 
 from marzban_bridge.panels.names import FIRST_PANEL
 
+DELETE_EVENTS = (
+    "DELETE FROM event WHERE seq > {0} AND seq <= {0} AND at < {0} AND kind <> 'quota_changed'"
+)
+"""The SQL that deletes old events, with a placeholder in place of each `{0}`."""
+
 
 class Trail(Protocol):
     """The connection for queries of the audit trail; plain SQL with `?` for each value."""
@@ -100,6 +105,11 @@ class StoreHandle:
         """Delete the facts whose keys have a prefix, within a transaction."""
         statement = "DELETE FROM meta WHERE substr(key, 1, length(:prefix)) = :prefix"
         self.db.execute(statement, {"prefix": prefix})
+
+    def delete_events(self, *, after: int, through: int, before_millis: int) -> None:
+        """Delete events by number that happened before a time, except changes of quotas."""
+        with self.transaction():
+            self.db.execute(DELETE_EVENTS.format("?"), (after, through, before_millis))
 
 
 def to_millis(at: datetime) -> int:

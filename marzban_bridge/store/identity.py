@@ -10,6 +10,7 @@ from datetime import datetime
 from urllib.parse import urlsplit
 
 from marzban_bridge.store.handle import StoreHandle
+from marzban_bridge.store.metas import EVENTS_PURGED
 
 NOTE_NAME_LENGTH = 8
 
@@ -91,6 +92,16 @@ class StoreIdentity:
         """Return the number of the newest event and its digest; 0 when there is none."""
         position = int(self._handle.trail.execute("SELECT max(seq) FROM event").fetchone()[0] or 0)
         return position, self.entry_digest(position) or ""
+
+    def has_had(self, position: int, digest: str) -> bool:
+        """Tell whether the store had an event of that number and digest.
+
+        The digest of a purged event is not known: a store that purged it was beyond it.
+        """
+        found = self.entry_digest(position)
+        if found is None:
+            return position <= int(self._handle.meta(EVENTS_PURGED) or 0)
+        return found == digest
 
     def entry_digest(self, position: int) -> str | None:
         """Return an event's digest, or None when there is no event of that number."""

@@ -16,3 +16,5 @@ LAST_WEBHOOK = "last_webhook:"
 """Prefix of a panel's name: when its last webhook was taken, in seconds since 1970."""
 PASS_POSITION = "pass_position"  # noqa: S105 - the pass is one over all users
 """Key for the first panel, prefix with a colon for others: the last user of the running pass."""
+EVENTS_PURGED = "events_purged"
+"""The number of the event up to which old events may have been deleted."""

@@ -127,6 +127,10 @@ class TimeSeriesWriter:
         )
         """Whether points are stored, and why not; not an outage before the first write."""
 
+    def events_through(self) -> int:
+        """Return the number of the last event that InfluxDB has; 0 before the first."""
+        return int(self._store.meta(EVENTS_CURSOR) or 0)
+
     def mark_changed(self, panel: str, keys: Iterable[str]) -> None:
         """Queue these accounts, and new events."""
         if store := self._stores.get(panel):

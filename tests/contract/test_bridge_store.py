@@ -16,6 +16,7 @@ from marzban_bridge.quota.account import Event, ResetRequest, Restoration
 from marzban_bridge.quota.observe import observe
 from marzban_bridge.quota.resets.reset_all import ResetAll
 from marzban_bridge.quota.usage import NOTHING, Totals, UsageChange
+from marzban_bridge.store import events
 from marzban_bridge.store.accounts import PendingResets
 from marzban_bridge.store.handle import from_millis
 from marzban_bridge.store.sqlite import APPLICATION_ID, MIGRATIONS
@@ -468,3 +469,60 @@ def test_a_failed_transaction_leaves_nothing_behind(store):
     with pytest.raises(OverflowError):
         store.usage.record([change("alice", 5, 1), change("bob", 2**70, 2)], cursor=2, runs=())
     assert (store.usage.cursor, store.usage.total_bytes("alice")) == (0, 0)
+
+
+def record_daily(store, kinds):
+    for day, kind in enumerate(kinds):
+        store.events.record("alice", Event(kind=kind, text=str(day)), at=NOW + timedelta(days=day))
+
+
+def texts(store):
+    return [each.event.text for each in store.events.after(0, limit=100)]
+
+
+def test_old_events_are_purged_but_no_change_of_a_quota(store):
+    record_daily(store, ["published", "quota_changed", "published", "published"])
+    before = NOW + timedelta(days=3)
+    assert store.events.purge(after=0, through=4, before=before) == 4
+    assert texts(store) == ["1", "3"]
+    assert store.events.purge(after=4, through=4, before=before) == 4
+
+
+def test_events_are_purged_up_to_a_number_and_page_by_page(store, monkeypatch):
+    monkeypatch.setattr(events, "PURGE_PAGE", 2)
+    record_daily(store, ["published"] * 5)
+    before = NOW + timedelta(days=30)
+    assert store.events.purge(after=0, through=4, before=before) == 2
+    assert texts(store) == ["2", "3", "4"]
+    assert store.events.purge(after=2, through=4, before=before) == 4
+    assert texts(store) == ["4"]
+    assert store.events.purge(after=4, through=4, before=before) == 4
+
+
+def test_no_event_that_is_young_is_purged(store):
+    record_daily(store, ["published"] * 3)
+    assert store.events.purge(after=0, through=3, before=NOW) == 0
+    assert texts(store) == ["0", "1", "2"]
+
+
+def test_a_purged_event_is_one_that_the_store_had_and_a_missing_one_is_not(store):
+    record_daily(store, ["published"] * 3)
+    digests = [store.identity.entry_digest(number) for number in (1, 2, 3)]
+    store.events.purge(after=0, through=2, before=NOW + timedelta(days=1))
+    assert texts(store) == ["1", "2"]
+    assert store.identity.has_had(1, digests[0])
+    assert store.identity.has_had(3, digests[2])
+    assert not store.identity.has_had(3, digests[1]), "a store that was continued from a copy"
+    assert not store.identity.has_had(4, "of a newer store")
+
+
+def test_numbers_of_purged_events_are_not_given_again(store_place):
+    first = store_place.open()
+    record_daily(first, ["published"] * 3)
+    first.events.purge(after=0, through=2, before=NOW + timedelta(days=9))
+    first.close()
+    second = store_place.open()
+    assert second.identity.newest()[0] == 3
+    record_daily(second, ["published"])
+    assert second.identity.newest()[0] == 4
+    second.close()

@@ -34,7 +34,8 @@ class RollbackCheck:
         self._panel = panel
         self._feed = feed
         self._clock = clock
-        self._confirmed_position = -1
+        self.confirmed_position = -1
+        """The last position that this process reported; -1 before the first."""
         self.is_behind = False
         """Whether the collector has the position of an event that this store does not have."""
         self._checked = asyncio.Event()
@@ -79,7 +80,7 @@ class RollbackCheck:
         if identity.is_new:
             self._check_new_store(await self._feed.reported_positions())
         known = await self._feed.position_of(identity.name)
-        if known and identity.entry_digest(known.position) != known.mark:
+        if known and not identity.has_had(known.position, known.mark):
             self.is_behind = True
             self.suspend(
                 f"the bridge's store is older than the position that the collector has of it "
@@ -115,12 +116,12 @@ class RollbackCheck:
     async def report_position(self) -> None:
         """Report the store's position to the collector, if it grew and is not suspended."""
         position, mark = self._store.identity.newest()
-        if self._store.suspended or not self.is_checked or position == self._confirmed_position:
+        if self._store.suspended or not self.is_checked or position == self.confirmed_position:
             return
         await self._feed.report_position(
             self._store.identity.name, position=position, mark=mark, panel=self._panel
         )
-        self._confirmed_position = position
+        self.confirmed_position = position
 
     async def run(self) -> None:
         """Report the position whenever it grew, until cancelled."""

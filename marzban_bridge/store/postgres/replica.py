@@ -6,7 +6,8 @@ changes in the copy is written to PostgreSQL by one statement, which first exten
 the copy commits. When that fails, for whatever reason, nothing more is written: the copy is
 dropped, and the next leader reads the store again.
 
-The audit trail grows without bound, so it is queried in PostgreSQL and not kept in memory.
+The audit trail is many times larger than the rest, so it is queried in PostgreSQL and not kept in
+memory.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 from collector.runtime.boot_clock import seconds_now
 from marzban_bridge.errors import NotLeadingError, StoreError
-from marzban_bridge.store.handle import StoreHandle
+from marzban_bridge.store.handle import DELETE_EVENTS, StoreHandle
 from marzban_bridge.store.postgres import upgrade as shared_upgrade
 from marzban_bridge.store.postgres.lease import COUNT_COMMIT, Lease
 from marzban_bridge.store.postgres.link import PostgresLink, open_connection
@@ -87,8 +88,8 @@ class PostgresReplica(StoreHandle):
             self.db.execute("DELETE FROM temp.changed")
         self.db.execute("COMMIT")
 
-    def _write(self, work: Sequence[tuple[str, list[list[Any]]]]) -> None:
-        """Write rows by one idempotent statement.
+    def _write(self, work: Sequence[tuple[str, Sequence[Any]]]) -> None:
+        """Write or delete rows by one idempotent statement.
 
         Its first part is the fence: if that finds no row of the lease, the others write nothing.
         """
@@ -103,6 +104,13 @@ class PostgresReplica(StoreHandle):
         except StoreError as error:
             self._lose(str(error))
             raise NotLeadingError(str(error)) from error
+
+    def delete_events(self, *, after: int, through: int, before_millis: int) -> None:
+        """Delete events in PostgreSQL: the copy has none. Raises NotLeadingError as a commit."""
+        if self.lost:
+            raise NotLeadingError(self.lost)
+        statement = f"{DELETE_EVENTS.format('%s')} AND {_LED}"
+        self._write([(statement, (after, through, before_millis))])
 
     def _lose(self, reason: str) -> None:
         self.lost = reason
