@@ -98,6 +98,8 @@ class DeferredSums:
         """Whether the next commit should defer adding up."""
         if self.lack(self._unfolded_reports) or self._fold is not None:
             return True
+        if self.are_behind and self._outage.is_up:  # it would add all of that up as well
+            return True
         return time.monotonic() - self._stored_at < BUSY_SECONDS
 
     def note_unfolded(self, reports: int) -> None:

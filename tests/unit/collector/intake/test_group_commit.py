@@ -697,3 +697,17 @@ def test_commits_that_follow_each_other_do_not_make_the_oldest_report_younger(mo
         sums.note_commit([Receipt(1, 0)], is_deferred=True)
         assert sums.is_due is (clock.now_seconds - 1000.03 >= deferred_sums.FOLD_SECONDS)
     assert sums.is_due
+
+
+def test_a_commit_after_a_pause_adds_up_at_once_but_not_what_others_left(monkeypatch):
+    """Else one after a long step, such as indexing ids, would wait for a whole fold."""
+    clock = Clock()
+    monkeypatch.setattr(deferred_sums, "time", clock)
+    sums = DeferredSums(MemoryLedger(), metrics=Metrics(), on_added_up=lambda: None)
+    assert not sums.defers_next
+    sums.note_commit([Receipt(1, 0)], is_deferred=False)
+    sums.note_commit([Receipt(1, 0)], is_deferred=True)
+    clock.now_seconds += 60
+    assert sums.defers_next
+    assert sums.try_add_some()
+    assert not sums.defers_next
