@@ -13,7 +13,7 @@ from msgspec.structs import astuple
 
 from collector.ledger import Batch, Receipt
 from collector.ledger.capacity import Amounts, Room
-from collector.ledger.sqlite.report_columns import ReportColumns
+from collector.ledger.sqlite.rows import ReportColumns
 from collector.ledger.sqlite.series_ids import SeriesIds, SeriesKey
 from collector.reports.report import Report
 
@@ -45,6 +45,8 @@ class CommitGroup:
         """The ids of all reports that have one."""
         self.columns = ReportColumns()
         """What `take` has taken."""
+        self.seqs: dict[Any, int] = {}
+        """The seqs that their ids get."""
         self.sent: list[tuple[str, int]] = []
         """The raw bytes of each batch, with its sender."""
         self._rows: list[_Row] = []
@@ -79,11 +81,16 @@ class CommitGroup:
         `known` has the seq of each id that is stored already, and `room` decides about each report;
         None where all fit.
         """
-        if not known and room is None and len(set(self.keys)) == len(self.keys):
+        seqs = range(after_seq + 1, after_seq + len(self._raw_bytes) + 1)
+        self.seqs = dict(zip(self._fields[8], seqs, strict=True))
+        self.seqs.pop(None, None)
+        if not known and room is None and len(self.seqs) == len(self.keys):
             return self._take_all()
         self._known, self._after_seq = known, after_seq
         receipts = [self._take(batch, room) for batch in self._batches]
         self.columns = ReportColumns(*zip(*self._rows, strict=True))
+        self.seqs = dict(zip(self.columns.keys, seqs, strict=False))
+        self.seqs.pop(None, None)
         return receipts
 
     def _take_all(self) -> list[Receipt]:

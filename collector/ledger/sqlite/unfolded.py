@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from operator import itemgetter
-from typing import Any, cast
+from typing import Any
 
-from collector.ledger.sqlite.report_columns import ReportColumns
+from collector.ledger.sqlite.rows import ReportColumns
 from collector.reports.report import DAY_MILLIS
 from collector.reports.sender_days import HOUR_MILLIS, HourBytes
 
@@ -221,10 +221,6 @@ class Unfolded:
         at_millis: int,
     ) -> None:
         """Add the reports of a commit after a seq, and the raw bytes of each of its senders."""
-        seqs = range(after_seq + 1, after_seq + columns.size + 1)
-        added = dict(zip(columns.keys, seqs, strict=True))
-        added.pop(None, None)
-        self.keys |= cast("dict[bytes, int]", added)
         if self.sums is not None:
             self.sums.add_commit(columns, sent, after_seq=after_seq, at_millis=at_millis)
 

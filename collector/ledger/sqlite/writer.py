@@ -10,7 +10,7 @@ from pathlib import Path
 from collector.errors import LedgerError, NotStoredError
 from collector.ledger import Batch, Progress, Receipt
 from collector.ledger.capacity import Amounts, Capacity, Room
-from collector.ledger.corrections import CORRECTED_REPORTS, SCOPE, Correction, Line
+from collector.ledger.corrections import CORRECTED_REPORTS
 from collector.ledger.ports import Alongside
 from collector.ledger.sql import capacity as sql_capacity
 from collector.ledger.sql import corrected as sql_corrected
@@ -19,7 +19,7 @@ from collector.ledger.sql import export as sql_export
 from collector.ledger.sql import purge as sql_purge
 from collector.ledger.sql import series as sql_series
 from collector.ledger.sqlite import fold as sqlite_fold
-from collector.ledger.sqlite import key_index, report_columns
+from collector.ledger.sqlite import key_index, rows
 from collector.ledger.sqlite import runs as sqlite_runs
 from collector.ledger.sqlite.checkpoints import Checkpoints
 from collector.ledger.sqlite.commit_group import CommitGroup
@@ -27,7 +27,6 @@ from collector.ledger.sqlite.database import SqliteDatabase
 from collector.ledger.sqlite.file import LEDGER, connect, lock, not_stored
 from collector.ledger.sqlite.fold import Position
 from collector.ledger.sqlite.key_filter import KeyFilter
-from collector.ledger.sqlite.report_columns import ReportColumns
 from collector.ledger.sqlite.series_ids import SeriesIds
 from collector.ledger.sqlite.unfolded import Folding, Sums, Unfolded
 from collector.ledger.statistics_values import IdleSeries
@@ -35,9 +34,9 @@ from collector.runtime.sqlite.background_check import check_noted
 from collector.runtime.sqlite.file import check_whole, closed_on_fault
 from collector.schema import Policy
 
-KEYS_PER_STEP = 32_768
+KEYS_PER_STEP = 16_384
 """How many ids are indexed in one step; a few more at times."""
-SUMS_PER_STEP = 4096
+SUMS_PER_STEP = 3072
 """How many rows of sums are added to in one step, at least."""
 PARTS_PER_REPORT = 1.5
 """So many parts of a fold may there be for each report and known series, and one more: each writes
@@ -175,7 +174,7 @@ class SqliteLedger:
             last_seq = after_seq + columns.size
             if columns.size and not self._is_run_noted:
                 sqlite_runs.begin(self._db, after_seq=after_seq)
-            report_columns.append(
+            rows.append(
                 self._db, columns, after_seq=after_seq, received_at_millis=received_at_millis
             )
             if alongside is not None:
@@ -191,6 +190,7 @@ class SqliteLedger:
         self._capacity.note(**group.taken._asdict(), room=room)
         self._is_run_noted = self._is_run_noted or bool(columns.size)
         if defers_sums:
+            self._unfolded.keys |= group.seqs
             self._unfolded.add(
                 columns, group.sent, after_seq=after_seq, at_millis=received_at_millis
             )
@@ -364,7 +364,11 @@ class SqliteLedger:
             last_seq, is_done = sql_corrections.carry_out(
                 self._database,
                 correction,
-                lambda lines: self._append_lines(correction, lines, now_millis),
+                lambda lines: rows.append_lines(
+                    *(self._db, correction, lines),
+                    after_seq=self._last_seq,
+                    received_at_millis=now_millis,
+                ),
                 last_seq=self._last_seq,
                 now_millis=now_millis,
                 limit=limit,
@@ -377,21 +381,6 @@ class SqliteLedger:
         self._last_seq = self._folded_seq = self._indexed_seq = last_seq
         self._is_run_noted = self._is_run_noted or is_stored
         return not is_done or sql_corrected.open_correction(self._database) is not None
-
-    def _append_lines(self, correction: Correction, lines: Sequence[Line], now_millis: int) -> None:
-        appended = [
-            (
-                *(None, it.series_id, it.upload_bytes, it.download_bytes, it.connections),
-                *(it.reported_at, it.billed_bytes, f"{SCOPE}{correction.number}", ""),
-            )
-            for it in lines
-        ]
-        report_columns.append(
-            self._db,
-            ReportColumns(*zip(*appended, strict=True)),
-            after_seq=self._last_seq,
-            received_at_millis=now_millis,
-        )
 
     def forget_series(self, found: Sequence[IdleSeries]) -> int:
         """Drop those series that have not changed since; return how many. No sum changes."""

@@ -17,9 +17,14 @@ from hypothesis import strategies as st
 from collector.errors import NotStoredError
 from collector.ledger import Receipt
 from collector.ledger.sql import capacity as sql_capacity
-from collector.ledger.sqlite import key_index, report_columns, unfolded, writer
-from collector.ledger.sqlite.report_columns import ReportColumns
-from collector.ledger.sqlite.rows import MOST_ROWS, insert_columns, with_values
+from collector.ledger.sqlite import key_index, unfolded, writer
+from collector.ledger.sqlite.rows import (
+    MOST_ROWS,
+    ReportColumns,
+    append,
+    insert_columns,
+    with_values,
+)
 from collector.ledger.sqlite.writer import SqliteLedger
 from collector.reports.report import DAY_MILLIS, Report
 from tests.support.collector.ledgers import NOON_MILLIS, SqlitePlace, batch, report
@@ -376,7 +381,7 @@ def test_sums_in_memory_are_those_that_the_reports_give(place):
             ledger._db.execute("UPDATE sqlite_sequence SET seq = ?", (after,))
             if not after:
                 ledger._db.execute("INSERT INTO sqlite_sequence VALUES ('report', 0)")
-            report_columns.append(ledger._db, columns, after_seq=after, received_at_millis=5)
+            append(ledger._db, columns, after_seq=after, received_at_millis=5)
             sums.add(columns, after_seq=after)
         read = writer.sqlite_fold.gather(ledger._db, after=0, through=200)
         assert sorted(map(tuple, sums.rows())) == sorted(read)
