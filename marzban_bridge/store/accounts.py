@@ -16,7 +16,7 @@ from marzban_bridge.quota.account import Account, Event
 from marzban_bridge.quota.gone_accounts import GoneAccount
 from marzban_bridge.quota.shared_quota import SharedQuota
 from marzban_bridge.store.events import Events
-from marzban_bridge.store.handle import StoreHandle, from_millis, to_millis
+from marzban_bridge.store.handle import OF_KEYS, StoreHandle, from_millis, keys_json, to_millis
 from marzban_bridge.store.names.placement import Placement
 from marzban_bridge.store.resellers.counting import ResellerCounts
 from marzban_bridge.store.reset_news import ResetNews
@@ -130,11 +130,24 @@ class Accounts:
         row = self._db.execute(query, (key, self._panel)).fetchone()
         return None if row is None else msgspec.json.decode(row[0], type=Account)
 
+    def of(self, keys: Iterable[str]) -> dict[str, Account]:
+        """Return those of some names that have an account, by one query."""
+        return {key: msgspec.json.decode(state, type=Account) for key, state in self._states(keys)}
+
+    def usernames(self, keys: Iterable[str]) -> dict[str, str]:
+        """Return the panel's spelling of those with an account; that costs less than the account."""
+        return {
+            key: msgspec.json.decode(state, type=_Named).username
+            for key, state in self._states(keys)
+        }
+
+    def _states(self, keys: Iterable[str]) -> list[tuple[str, bytes]]:
+        query = f"SELECT account_key, state FROM account WHERE panel = ? AND account_key {OF_KEYS}"
+        return self._db.execute(query, (self._panel, keys_json(keys))).fetchall()
+
     def username(self, key: str) -> str | None:
-        """Return the name in the panel's spelling, which costs less than the account; or None."""
-        query = "SELECT state FROM account WHERE account_key = ? AND panel = ?"
-        row = self._db.execute(query, (key, self._panel)).fetchone()
-        return None if row is None else msgspec.json.decode(row[0], type=_Named).username
+        """Return the name in the panel's spelling; None without an account."""
+        return self.usernames([key]).get(key)
 
     def all(self, *, admin: str | None = None) -> Iterator[Account]:
         """Yield all accounts, or those of one admin's users, by name."""
@@ -193,15 +206,22 @@ class Accounts:
         """Store evaluated accounts, and events by account key, in one transaction."""
         if not accounts:
             return
+        keys = [account.key for account in accounts]
         with self._handle.transaction():
             for account in accounts:
-                self.put(account)
-                self._reset_news.take(account.key)
-                self._events.insert(account.username, events.get(account.key, ()), at)
-        self._handle.on_change(self._panel, [account.key for account in accounts])
+                self._insert(account)
+                if of_it := events.get(account.key):
+                    self._events.insert(account.username, of_it, at)
+            self._note_found(keys)
+            self._reset_news.take(*keys)
+        self._handle.on_change(self._panel, keys)
 
     def put(self, account: Account) -> None:
         """Store an account within a transaction; its name is not missing on the panel any more."""
+        self._insert(account)
+        self._note_found([account.key])
+
+    def _insert(self, account: Account) -> None:
         request, key = account.reset_request, account.key
         self._db.execute(
             "INSERT OR REPLACE INTO account (account_key, panel, admin, is_held, "
@@ -215,9 +235,12 @@ class Accounts:
         )
         if self._handle.resellers:
             self._events.insert("", self._resellers.count(account), account.sighting.seen_at)
-        self._placement.note_found(key)
-        if len(self._handle.known_panels) > 1 and self._placement.has_name(key):
-            self._gone.note_name_taken(key)
+
+    def _note_found(self, keys: Sequence[str]) -> None:
+        self._placement.note_found(*keys)
+        if len(self._handle.known_panels) > 1:
+            for key in filter(self._placement.has_name, keys):
+                self._gone.note_name_taken(key)
 
     def replace_state(self, account: Account) -> None:
         """Store only an account's state, within a transaction."""

@@ -8,12 +8,18 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+import msgspec
+
 from marzban_bridge.panels.names import FIRST_PANEL
 
 DELETE_EVENTS = (
     "DELETE FROM event WHERE seq > {0} AND seq <= {0} AND at < {0} AND kind <> 'quota_changed'"
 )
 """The SQL that deletes old events, with a placeholder in place of each `{0}`."""
+
+
+OF_KEYS = "IN (SELECT value FROM json_each(?))"
+"""The SQL for one of many keys, which are given by `keys_json`: the same text for any number."""
 
 
 class Trail(Protocol):
@@ -30,6 +36,8 @@ class StoreHandle:
     def __init__(self, db: sqlite3.Connection, *, trail: Trail | None = None) -> None:
         self.db = db
         self.trail: Trail = trail or db
+        self.note_names: frozenset[str] | None = None
+        """The store's names in note lines (`StoreIdentity`), once they were read."""
         self.on_change: Callable[[str, Iterable[str]], None] = lambda _panel, _keys: None
         self.suspended = self.meta("doubt")
         self.panels: tuple[str, ...] = tuple((self.meta("panels") or FIRST_PANEL).split())
@@ -110,6 +118,11 @@ class StoreHandle:
         """Delete events by number that happened before a time, except changes of quotas."""
         with self.transaction():
             self.db.execute(DELETE_EVENTS.format("?"), (after, through, before_millis))
+
+
+def keys_json(keys: Iterable[str]) -> str:
+    """Return keys as the value for `OF_KEYS`."""
+    return msgspec.json.encode(list(keys)).decode()
 
 
 def to_millis(at: datetime) -> int:

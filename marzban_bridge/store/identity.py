@@ -56,8 +56,11 @@ class StoreIdentity:
     @property
     def names_in_notes(self) -> frozenset[str]:
         """The current and former names in note lines; a rebase changes the name."""
-        former = frozenset((self._handle.meta("former_names") or "").split())
-        return former | ({self.name_in_notes} if self.name_in_notes else frozenset())
+        if self._handle.note_names is None:
+            former = frozenset((self._handle.meta("former_names") or "").split())
+            own = frozenset({self.name_in_notes} if self.name_in_notes else ())
+            self._handle.note_names = former | own
+        return self._handle.note_names
 
     @property
     def names_to_take_out(self) -> frozenset[str]:
@@ -86,6 +89,7 @@ class StoreIdentity:
                 self._handle.set_meta("former_names", " ".join(known))
             self._handle.delete_meta("copied_at")
             self._handle.set_meta("store_id", name)
+        self._handle.note_names = None
         return name
 
     def newest(self) -> tuple[int, str]:

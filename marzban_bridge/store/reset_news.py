@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 
 from marzban_bridge.panels.names import FIRST_PANEL
 from marzban_bridge.quota.resets.reset_all import ResetAll
-from marzban_bridge.store.handle import StoreHandle, from_millis, to_millis
+from marzban_bridge.store.handle import OF_KEYS, StoreHandle, from_millis, keys_json, to_millis
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserNews:
+    """What is known of resets of one user in the panel."""
+
+    told_at: datetime | None
+    """When the newest reset happened of which a webhook waits; None where none does."""
+    is_told_again: bool
+    """Whether more than one reset webhook waits: they are of as many resets."""
+    reset_all: ResetAll | None
+    """The last detected reset of all users of its admin."""
 
 
 class ResetNews:
@@ -58,13 +71,34 @@ class ResetNews:
         """Tell what two panels say alike apart."""
         return digest if self._panel == FIRST_PANEL else digest + self._panel.encode()
 
-    def take(self, key: str) -> None:
-        """Delete the webhooks of an account that includes them, within a transaction."""
-        taken = self._db.execute(
-            "DELETE FROM announcement WHERE account_key = ? AND panel = ?", (key, self._panel)
-        )
-        if taken.rowcount:
+    def take(self, *keys: str) -> None:
+        """Delete the webhooks of accounts that include them, within a transaction."""
+        for key in self._announced(keys):
+            statement = "DELETE FROM announcement WHERE account_key = ? AND panel = ?"
+            self._db.execute(statement, (key, self._panel))
             self._handle.delete_meta(self._again(key))
+
+    def _announced(self, keys: Iterable[str]) -> dict[str, datetime]:
+        query = (
+            "SELECT account_key, seen_at FROM announcement "
+            f"WHERE panel = ? AND account_key {OF_KEYS}"
+        )
+        rows = self._db.execute(query, (self._panel, keys_json(keys))).fetchall()
+        return {key: from_millis(millis) for key, millis in rows}
+
+    def of_users(self, admins: Mapping[str, str | None]) -> dict[str, UserNews]:
+        """Return what is known of users' resets, each given with its admin."""
+        told, resets = self._announced(admins), {}
+        for admin in set(admins.values()):
+            resets[admin] = self.of_everybody(admin)
+        return {
+            key: UserNews(
+                told_at=told.get(key),
+                is_told_again=key in told and self.is_announced_again(key),
+                reset_all=resets[admin],
+            )
+            for key, admin in admins.items()
+        }
 
     def is_announced(self, key: str) -> bool:
         """Tell whether a reset webhook for the account waits to be taken into account."""

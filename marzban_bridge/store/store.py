@@ -7,6 +7,7 @@ docstring says "within a transaction".
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -34,7 +35,7 @@ from marzban_bridge.store.names.owners import NameOwners
 from marzban_bridge.store.names.placement import DENIED, Placement
 from marzban_bridge.store.names.unknown_names import UnknownNames
 from marzban_bridge.store.resellers.resellers import Resellers
-from marzban_bridge.store.reset_news import ResetNews
+from marzban_bridge.store.reset_news import ResetNews, UserNews
 from marzban_bridge.store.sharing.quota_switch import QuotaSwitch
 from marzban_bridge.store.sharing.shared_quotas import SharedQuotas
 from marzban_bridge.store.suspension import PANEL_SUSPENSIONS, PanelSuspension
@@ -53,6 +54,15 @@ _OF_PANEL = (
     *("gone_account", "orphan", "announcement", "reset_all", "namesake"),
     *("reseller", "reseller_user"),
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredUser:
+    """What an evaluation of a user needs of the store."""
+
+    account: Account | None
+    totals: Totals
+    news: UserNews
 
 
 class Store:
@@ -140,6 +150,16 @@ class Store:
         counts = self.accounts.counts()
         unknown = self.unknown_names.count()
         return {"accounts": counts.accounts, "unknown_names": unknown, "held": counts.held}
+
+    def users(self, admins: Mapping[str, str | None]) -> dict[str, StoredUser]:
+        """Return what is stored of users, each given with its admin; by a few queries for all."""
+        accounts = self.accounts.of(admins)
+        totals = self.usage.totals_of(admins)
+        news = self.reset_news.of_users(admins)
+        return {
+            key: StoredUser(account=accounts.get(key), totals=totals[key], news=news[key])
+            for key in admins
+        }
 
     def period_starts(self, account: Account) -> dict[str, Totals]:
         """Return each panel's totals of a name, at the moment the account begins a period."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
 from marzban_bridge.feed.ledger_runs import WriterRun
 from marzban_bridge.quota.usage import NOTHING, CorrectedName, Seqs, Totals, UsageChange
-from marzban_bridge.store.handle import StoreHandle
+from marzban_bridge.store.handle import OF_KEYS, StoreHandle, keys_json
 from marzban_bridge.store.names.corrections import CORRECTED, Corrections
 from marzban_bridge.store.names.placement import DENIED, RELEASED, Placement
-from marzban_bridge.store.usage_sums import bounded, sum_of
+from marzban_bridge.store.usage_sums import bounded, capped_sum, sum_of
 
 _SUM_USAGE = (
     f"SELECT {sum_of('total_bytes')}, {sum_of('raw_bytes')} "
@@ -123,6 +123,38 @@ class Usage:
         With a shared quota they include usage on the other panels.
         """
         return self.shared_totals(key) if self._handle.shares_quotas else self.own_totals(key)
+
+    def totals_of(self, keys: Collection[str]) -> dict[str, Totals]:
+        """Return the same of some accounts, by two queries unless they share quotas."""
+        if self._handle.shares_quotas:
+            return {key: self.shared_totals(key) for key in keys}
+        found: dict[str, list[tuple[int, int]]] = {key: [] for key in keys}
+        seqs: dict[str, list[tuple[str, int]]] = {key: [] for key in keys}
+        values = (self._panel, keys_json(keys))
+        reported = (
+            "SELECT u.account_key, u.username, u.change_seq, "
+            "u.total_bytes - coalesce(a.offset_bytes, 0), "
+            "u.raw_bytes - coalesce(a.raw_offset_bytes, 0) FROM external_usage AS u "
+            "LEFT JOIN alias AS a ON a.username = u.username "
+            f"WHERE u.panel = ? AND u.account_key {OF_KEYS} ORDER BY u.username"
+        )
+        for key, username, change_seq, *totals in self._db.execute(reported, values).fetchall():
+            seqs[key].append((username, change_seq))
+            found[key].append((totals[0], totals[1]))
+        kept = (
+            "SELECT account_key, total_bytes, raw_bytes FROM kept_usage "
+            f"WHERE panel = ? AND account_key {OF_KEYS}"
+        )
+        for key, total_bytes, raw_bytes in self._db.execute(kept, values).fetchall():
+            found[key].append((total_bytes, raw_bytes))
+        return {
+            key: Totals(
+                billed_bytes=capped_sum([billed for billed, _ in found[key]]),
+                raw_bytes=capped_sum([raw for _, raw in found[key]]),
+                seqs=tuple(seqs[key]),
+            )
+            for key in keys
+        }
 
     def own_totals(self, key: str, *, panel: str = "") -> Totals:
         """Return the totals charged to this panel's user only, or to that of `panel`."""

@@ -7,6 +7,8 @@ more than any quota. An error would stop the pass for all users.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 MOST_BYTES = 2**62
 _HALF_BITS = 32
 
@@ -19,6 +21,12 @@ def sum_of(column: str) -> str:
         f"coalesce(CASE WHEN {upper} >= {MOST_BYTES >> _HALF_BITS} THEN {MOST_BYTES} "
         f"ELSE ({upper} << {_HALF_BITS}) + {lower} END, 0)"
     )
+
+
+def capped_sum(amounts: Sequence[int]) -> int:
+    """Return what `sum_of` makes of a column with these amounts."""
+    upper = sum(each >> _HALF_BITS for each in amounts)
+    return MOST_BYTES if upper >= MOST_BYTES >> _HALF_BITS else sum(amounts)
 
 
 def bounded(amount_bytes: int) -> int:

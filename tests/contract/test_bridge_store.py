@@ -21,6 +21,7 @@ from marzban_bridge.store.accounts import PendingResets
 from marzban_bridge.store.handle import from_millis
 from marzban_bridge.store.sqlite import APPLICATION_ID, MIGRATIONS
 from marzban_bridge.store.store import Store
+from marzban_bridge.store.usage_sums import capped_sum, sum_of
 from tests.support.bridge.bridge_builders import (
     NOW,
     account,
@@ -526,3 +527,62 @@ def test_numbers_of_purged_events_are_not_given_again(store_place):
     record_daily(second, ["published"])
     assert second.identity.newest()[0] == 4
     second.close()
+
+
+def test_many_users_are_read_at_once_as_each_is_alone(store):
+    reported = [change("alice", 2**61, 1), change("ALICE", 2**61, 2), change("bob", 7, 3)]
+    store.usage.record([*reported, change("two/carol", 9, 4)], cursor=4, runs=())
+    store.name_owners.record_unknown("ALICE", candidates=["alice"], at=NOW)
+    with store._handle.transaction():
+        store.openings.keep("bob", "default", 11, 13)
+    store.accounts.save(account(), at=NOW)
+    store.reset_news.announce([(b"1", "alice"), (b"2", "alice")], at=NOW, remember_seconds=60)
+    noticed = ResetAll(seen_at=NOW, after=NOW)
+    store.reset_news.record_of_everybody("shop", noticed)
+    found = store.users({"alice": None, "bob": "shop", "unknown": None})
+    totals = {key: each.totals for key, each in found.items()}
+    for key, of_it in totals.items():
+        alone = store.usage.totals(key)
+        assert (of_it, of_it.seqs) == (alone, alone.seqs)
+    assert (totals["alice"].billed_bytes, totals["bob"].billed_bytes) == (2**62, 18)
+    assert [each.account for each in found.values()] == [account(), None, None]
+    news = {key: (each.news.told_at, each.news.is_told_again) for key, each in found.items()}
+    assert news == {"alice": (NOW, True), "bob": (None, False), "unknown": (None, False)}
+    assert [each.news.reset_all for each in found.values()] == [None, noticed, None]
+
+
+def test_many_users_who_share_quotas_are_read_as_each_is_alone(store):
+    store.configure(["default", "two"], shares_quotas=True)
+    store.usage.record([change("alice", 5, 1), change("two/alice", 7, 2)], cursor=2, runs=())
+    store.of("two").accounts.save(account(), at=NOW)
+    totals = store.users({"alice": None})["alice"].totals
+    assert (totals, totals.seqs) == (store.usage.totals("alice"), (("alice", 1), ("two/alice", 2)))
+
+
+@pytest.mark.parametrize("amounts", [[], [5, -3], [2**62], [2**61, 2**61, 2**61], [2**62 - 1, 1]])
+def test_a_sum_of_a_few_amounts_is_that_of_their_rows(amounts):
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.execute("CREATE TABLE amount (bytes INTEGER)")
+        db.executemany("INSERT INTO amount VALUES (?)", [(each,) for each in amounts])
+        (of_rows,) = db.execute(f"SELECT {sum_of('bytes')} FROM amount").fetchone()
+    assert capped_sum(amounts) == of_rows
+
+
+def test_users_who_are_stored_together_are_found_and_their_webhooks_taken(store):
+    for key in ("alice", "bob"):
+        store.usage.record([change(key, 5, 1)], cursor=1, runs=())
+        store.name_owners.record_unknown(key, candidates=[], at=NOW)
+    store.reset_news.announce([(b"1", "alice"), (b"2", "bob")], at=NOW, remember_seconds=60)
+    store.accounts.save_all([account()], at=NOW)
+    missing = [store.placement.is_missing(key) for key in ("alice", "bob")]
+    waiting = [store.reset_news.is_announced(key) for key in ("alice", "bob")]
+    assert (missing, waiting) == ([False, True], [False, True])
+
+
+def test_the_names_in_notes_are_those_of_now_after_the_name_was_renewed(store):
+    store.identity.renew()
+    before = store.identity.names_in_notes
+    store.identity.renew()
+    after = store.of("two").identity.names_in_notes
+    assert after == before | {store.identity.name_in_notes}
+    assert len(after) == 2

@@ -15,6 +15,7 @@ The admin's own text stands before the line and is never changed.
 
 from __future__ import annotations
 
+import functools
 import re
 import zlib
 from collections.abc import Collection
@@ -77,6 +78,12 @@ def read_lines(note: str | None, *, username: str) -> list[NoteLine]:
     return found
 
 
+@functools.lru_cache(maxsize=256)
+def _read_lines(note: str | None, username: str) -> tuple[NoteLine, ...]:
+    """Return the same; an evaluation asks for a note several times."""
+    return tuple(read_lines(note, username=username))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lines:
     """The lines of one note, as one bridge sees them."""
@@ -92,7 +99,7 @@ def lines_for(note: str | None, *, username: str, own_stores: Collection[str]) -
 
     That is its name, and those it had before it was rebased.
     """
-    lines = read_lines(note, username=username)
+    lines = _read_lines(note, username)
     own = [line for line in lines if line.store in own_stores]
     others = tuple(line for line in lines if line.store not in own_stores)
     return Lines(own=own[0] if len(own) == 1 else None, others=others)

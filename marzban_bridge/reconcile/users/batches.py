@@ -219,7 +219,7 @@ class BatchSettler:
 
     async def _read(self, keys: Iterable[str]) -> dict[str, PanelUser | None]:
         """Read those of the users that are to be requested now."""
-        due = [key for key in keys if self._reader.is_due(key)]
+        due = self._reader.due(list(keys))
         users = await self._reader.read(due) if due else {}
         self._metrics.evaluations.inc(len(due))
         return users

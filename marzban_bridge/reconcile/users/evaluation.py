@@ -29,6 +29,7 @@ from marzban_bridge.quota.writes.late_landings import keep_text
 from marzban_bridge.quota.writes.note_line import MAX_NOTE_LENGTH, Lines, lines_for, without_lines
 from marzban_bridge.reconcile.users.fed_totals import FedTotals
 from marzban_bridge.reconcile.work_queue import Urgency
+from marzban_bridge.store.reset_news import UserNews
 from marzban_bridge.store.store import Store
 
 
@@ -149,8 +150,18 @@ class Evaluator:
             change=self.plan(account, totals.billed_bytes),
         )
 
-    def fold(self, before: Account | None, user: PanelUser, totals: Totals) -> Evaluation:
-        """Evaluate the user as read from the panel with its account and the ledger's totals."""
+    def fold(
+        self,
+        before: Account | None,
+        user: PanelUser,
+        totals: Totals,
+        *,
+        news: UserNews | None = None,
+    ) -> Evaluation:
+        """Evaluate the user as read from the panel with its account and the ledger's totals.
+
+        `news`: what is stored of its resets, if it was read already.
+        """
         key, now = account_key(user.username), self._clock()
         is_return = False
         if before is None and (gone := self.returning(key, user)):
@@ -169,18 +180,18 @@ class Evaluator:
             return Evaluation(
                 account=before, is_waiting=True, shared=self._store.shared_quotas.get(key)
             )
-        told_at = self._store.reset_news.announced_at(key)
+        if news is None:
+            news = self._store.reset_news.of_users({key: user.admin})[key]
         seen = observe(
-            with_fed_totals(before, self._fed.of(key)) if told_at else before,
+            with_fed_totals(before, self._fed.of(key)) if news.told_at else before,
             user,
             totals=totals,
             now=now,
             dialect=self._dialect(),
-            was_announced=told_at is not None,
-            is_announced_again=told_at is not None
-            and self._store.reset_news.is_announced_again(key),
-            told_at=told_at,
-            reset_all=self._store.reset_news.of_everybody(user.admin),
+            was_announced=news.told_at is not None,
+            is_announced_again=news.is_told_again,
+            told_at=news.told_at,
+            reset_all=news.reset_all,
             keeps_next_plan=self._keeps_next_plan,
             line=self.lines(user).own,
             text=self._text(user),

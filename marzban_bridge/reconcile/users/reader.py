@@ -58,10 +58,12 @@ class UserReader:
                 if user is not None:
                     yield key, user
 
-    def is_due(self, key: str) -> bool:
-        """Tell whether a name is to be requested now; always for users with an account."""
-        if self._store.accounts.has(key):
-            return True
+    def due(self, keys: Sequence[str]) -> list[str]:
+        """Return the names that are to be requested now; all users with an account are."""
+        known = self._store.accounts.usernames(keys)
+        return [key for key in keys if key in known or self._is_due(key)]
+
+    def _is_due(self, key: str) -> bool:
         now = self._clock()
         if self.unknown.is_new(key) and self._store.unknown_names.is_listed(key):
             # It was unknown before this process began; the list shows if it is a user now.
@@ -78,7 +80,10 @@ class UserReader:
 
         Users that are set aside are left out. Aliases that have a user of their own now are added.
         """
-        names = [name for key in keys if (name := self._name_to_ask(key))]
+        usernames = self._store.accounts.usernames(keys)
+        names = [
+            name for key in keys if (name := usernames.get(key) or self._name_without_account(key))
+        ]
         can_name = self._panel.dialect.can_name_user
         aliases = [name for name in self._store.name_owners.aliases_of(keys) if can_name(name)]
         listed = await self._panel.get_users(list(dict.fromkeys([*names, *aliases])))
@@ -100,9 +105,9 @@ class UserReader:
         """Return the name by which the panel is asked for an account, or for a name without one."""
         return self._store.accounts.username(key) or key
 
-    def _name_to_ask(self, key: str) -> str | None:
-        """Return that name; None for one that no user of the panel can have, or had."""
-        return self._store.accounts.username(key) or (key if self._may_be_user(key) else None)
+    def _name_without_account(self, key: str) -> str | None:
+        """Return a name without an account; None for one that no user of the panel can have."""
+        return key if self._may_be_user(key) else None
 
     def _may_be_user(self, key: str) -> bool:
         """Tell whether a user of the panel can be called so, or was."""

@@ -32,7 +32,7 @@ from marzban_bridge.reconcile.users.reader import UserReader
 from marzban_bridge.reconcile.users.resets import UserResets
 from marzban_bridge.reconcile.users.writes import UserWrites
 from marzban_bridge.reconcile.work_queue import CorrectionQueue, OtherQueues, WorkQueue
-from marzban_bridge.store.store import Store
+from marzban_bridge.store.store import Store, StoredUser
 
 log = logging.getLogger(__name__)
 
@@ -88,10 +88,12 @@ class Settler:
         """
         if self._trust.is_suspended:
             return TakenIn(others={})
+        found = {key: user for key, user in users.items() if user is not None}
+        stored = self._store.users({key: user.admin for key, user in found.items()})
         quiet = {
             key: evaluation
-            for key, user in users.items()
-            if (evaluation := self._evaluate_quiet(key, user, read_at))
+            for key, user in found.items()
+            if (evaluation := self._evaluate_quiet(key, user, read_at, stored[key]))
         }
         accounts = [each.account for each in quiet.values()]
         moved = [account.key for account in accounts if self._evaluator.has_moved(account)]
@@ -113,7 +115,7 @@ class Settler:
         )
 
     def _evaluate_quiet(
-        self, key: str, user: PanelUser | None, read_at: float
+        self, key: str, user: PanelUser, read_at: float, stored: StoredUser
     ) -> Evaluation | None:
         """Return the evaluation if nothing but numbers changed, or the account is new; else None.
 
@@ -121,17 +123,12 @@ class Settler:
         the name is involved.
         """
         is_old = read_at <= self._evaluated_at.get(key, UNREAD_AT)
-        if (
-            user is None
-            or is_old
-            or self._locks.is_held(key)
-            or self._store.placement.is_unclaimed(key)
-        ):
+        if is_old or self._locks.is_held(key) or self._store.placement.is_unclaimed(key):
             return None
         if self._trust.second_bridge.reason(key, user):
             return None
-        account = self._store.accounts.get(key)
-        evaluation = self._evaluator.fold(account, user, self._store.usage.totals(key))
+        account = stored.account
+        evaluation = self._evaluator.fold(account, user, stored.totals, news=stored.news)
         if account is None:
             is_simple = not self._store.shares_quotas and self._store.gone_accounts.get(key) is None
             return evaluation if is_simple else None

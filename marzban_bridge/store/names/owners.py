@@ -21,7 +21,7 @@ from marzban_bridge.quota.usage import Totals, merged
 from marzban_bridge.sizes import human_bytes
 from marzban_bridge.store.accounts import Accounts
 from marzban_bridge.store.events import Events
-from marzban_bridge.store.handle import StoreHandle
+from marzban_bridge.store.handle import OF_KEYS, StoreHandle, keys_json
 from marzban_bridge.store.names.corrections import Corrections
 from marzban_bridge.store.names.openings import Openings
 from marzban_bridge.store.names.placement import Placement
@@ -205,13 +205,15 @@ class NameOwners:
     def aliases_of(self, keys: Iterable[str]) -> list[str]:
         """Return the aliases of these accounts that may be users of their own."""
         found: dict[str, None] = {}
-        for key in keys:
-            query = "SELECT username FROM alias WHERE account_key = ?"
-            for (username,) in self._db.execute(query, (key,)):
-                name = self._placement.take_apart(username)
-                is_here = self._placement.is_for_any_panel(name) or name.panel == self._panel
-                if name.key != key and is_here:
-                    found[name.key] = None
+        query = (
+            f"SELECT account_key, username FROM alias WHERE account_key {OF_KEYS} "
+            "ORDER BY account_key, username"
+        )
+        for key, username in self._db.execute(query, (keys_json(keys),)).fetchall():
+            name = self._placement.take_apart(username)
+            is_here = self._placement.is_for_any_panel(name) or name.panel == self._panel
+            if name.key != key and is_here:
+                found[name.key] = None
         return list(found)
 
     def part(self, name: str, *, at: datetime) -> bool:

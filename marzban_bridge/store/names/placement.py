@@ -36,7 +36,7 @@ from marzban_bridge.panels.names import (
     scoped,
     take_apart,
 )
-from marzban_bridge.store.handle import StoreHandle, to_millis
+from marzban_bridge.store.handle import OF_KEYS, StoreHandle, keys_json, to_millis
 
 DENIED = "denied:"
 """Prefix of panel and name: the name's totals when the panel was last found not to have it."""
@@ -187,10 +187,12 @@ class Placement:
             (key, panel or self._panel, username, to_millis(at), folded(key)),
         )
 
-    def note_found(self, key: str) -> None:
-        """Record that the panel has a user of a name."""
-        statement = "DELETE FROM orphan WHERE account_key = ? AND panel = ?"
-        if self._db.execute(statement, (key, self._panel)).rowcount:
+    def note_found(self, *keys: str) -> None:
+        """Record that the panel has users of these names."""
+        query = f"SELECT account_key FROM orphan WHERE panel = ? AND account_key {OF_KEYS}"
+        for (key,) in self._db.execute(query, (self._panel, keys_json(keys))).fetchall():
+            statement = "DELETE FROM orphan WHERE account_key = ? AND panel = ?"
+            self._db.execute(statement, (key, self._panel))
             self._handle.delete_meta(denied_key(self._panel, key))
 
     def place(self, key: str, *, source: str, target: str) -> list[str]:

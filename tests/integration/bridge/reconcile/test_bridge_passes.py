@@ -165,6 +165,8 @@ def test_a_pass_that_reveals_nothing_is_a_commit_per_chunk_and_still_remembers_e
     world.run(world.bridges.run_once())
     world.bridge.store._handle.db.set_trace_callback(None)
     assert statements.count("COMMIT") == 3
+    queries = [each for each in statements if each.startswith("SELECT")]
+    assert len(queries) < len(NAMES), "some for each chunk, and none for each user"
     assert {world.account(name).sighting.seen_at for name in NAMES} == {world.clock()}
 
 
