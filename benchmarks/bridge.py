@@ -119,6 +119,7 @@ def measure_huge(it: Stack, arguments: argparse.Namespace) -> None:
     """Measure a panel of a million users, 100,000 with external traffic, during passes over all."""
     names = [name_of(number) for number in range(HUGE_USERS)]
     crossing = iter(names[::-1])
+    console.print(f"{time.strftime('%X')} reporting and adopting (one to three minutes)")
     adopt(it, names, title="1,000,000 panel users, 100,000 external")
     order = cycle(names[: HUGE_USERS // 2])
     windows = []
@@ -135,12 +136,23 @@ def measure_huge(it: Stack, arguments: argparse.Namespace) -> None:
             crossings_per_minute=CROSSINGS_PER_MINUTE,
         )
         name = f"5,000 changes, answers after {millis} ms"
-        windows.append(measure(it, name, changes, arguments.seconds))
+        windows.append(tell(measure(it, name, changes, arguments.seconds)))
         it.answer_after(0)
+    console.print(f"{time.strftime('%X')} waiting for the end of the pass")
     it.until("a whole pass", lambda: it.metrics()["bridge_pass_seconds"] > 0)
-    windows.append(measure(it, "idle", None, arguments.seconds))
+    windows.append(tell(measure(it, "idle", None, arguments.seconds)))
     show("1,000,000 panel users, 100,000 external", windows)
     console.print(f"peak RSS {it.rss_mib(is_peak=True):.0f} MiB")
+
+
+def tell(window: Window) -> Window:
+    """Print the main figures of a window at once, and return it."""
+    console.print(
+        f"{time.strftime('%X')} {window.name}: {window.cpu_seconds:.1f} CPU s a minute, "
+        f"{window.rss_mib:.0f} MiB, report to PUT {window.published}, "
+        f"used-up quotas {window.crossings}"
+    )
+    return window
 
 
 def measure_steady(it: Stack, *, users: int, seconds: int, title: str) -> None:

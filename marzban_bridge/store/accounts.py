@@ -135,7 +135,7 @@ class Accounts:
         return {key: msgspec.json.decode(state, type=Account) for key, state in self._states(keys)}
 
     def usernames(self, keys: Iterable[str]) -> dict[str, str]:
-        """Return the panel's spelling of those with an account; that costs less than the account."""
+        """Return the names in the panel's spelling of those with an account, by account key."""
         return {
             key: msgspec.json.decode(state, type=_Named).username
             for key, state in self._states(keys)
