@@ -18,7 +18,6 @@ from pathlib import Path
 import msgspec
 
 from collector.runtime.private_files import make_private
-from collector.runtime.sqlite.file import open_in_place
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +40,7 @@ class KeptFilter(msgspec.Struct, frozen=True, kw_only=True):
     keys: int
     size_bytes: int
     crc32: int
+    """Of this line with 0 in its place, and then the bits."""
 
 
 def place_of(path: Path) -> Path:
@@ -78,23 +78,22 @@ def read(path: Path, kept: KeptFilter) -> bytearray | None:
     bits = bytearray(kept.size_bytes)
     with contextlib.suppress(OSError), place_of(path).open("rb") as file:
         file.readline(MOST_HEADER_BYTES)
-        if file.readinto(bits) == len(bits) and zlib.crc32(bits) == kept.crc32:
+        if file.readinto(bits) == len(bits) and _checksum(kept, bits) == kept.crc32:
             return bits
     return None
 
 
-def keep(path: Path, bits: bytearray, *, keys: int, last_seq: int) -> None:
+def keep(db: sqlite3.Connection, path: Path, bits: bytearray, *, keys: int, last_seq: int) -> None:
     """Write the bits of a filter that knows the ids of all reports up to one.
 
-    Nothing else may write the ledger meanwhile. What cannot be written is logged, and an earlier
-    file stays: it is as true as before.
+    `db` is the connection by which they were stored, and nothing else may write the ledger
+    meanwhile. What cannot be written is logged, and an earlier file stays: it is as true as before.
     """
     place = place_of(path)
     draft = place.with_name(place.name + ".new")
     try:
-        with contextlib.closing(open_in_place(path)) as db:
-            run = db.execute(_RUN_OF, (last_seq,)).fetchone()
-            ledger_id = db.execute(_LEDGER_ID).fetchone()
+        run = db.execute(_RUN_OF, (last_seq,)).fetchone()
+        ledger_id = db.execute(_LEDGER_ID).fetchone()
         if run is None or ledger_id is None:
             return
         header = KeptFilter(
@@ -104,8 +103,9 @@ def keep(path: Path, bits: bytearray, *, keys: int, last_seq: int) -> None:
             run=run[0],
             keys=keys,
             size_bytes=len(bits),
-            crc32=zlib.crc32(bits),
+            crc32=0,
         )
+        header = msgspec.structs.replace(header, crc32=_checksum(header, bits))
         draft.unlink(missing_ok=True)
         make_private(draft)
         with draft.open("wb") as file:
@@ -116,3 +116,8 @@ def keep(path: Path, bits: bytearray, *, keys: int, last_seq: int) -> None:
         draft.replace(place)
     except (OSError, sqlite3.Error) as error:
         log.warning("the filter of ids was not kept in %s: %s", place, error)
+
+
+def _checksum(kept: KeptFilter, bits: bytearray) -> int:
+    line = msgspec.json.encode(msgspec.structs.replace(kept, crc32=0))
+    return zlib.crc32(bits, zlib.crc32(line))

@@ -117,14 +117,17 @@ class KeyFilter:
         """Note that many keys were forgotten."""
         self._is_outdated = True
 
-    def close(self, *, last_seq: int) -> None:
-        """End reading; keep the bits, which have the ids of all reports up to one, in a file."""
+    def close(self, db: sqlite3.Connection, *, last_seq: int) -> None:
+        """End reading; keep the bits, which have the ids of all reports up to one, in a file.
+
+        `db` is the writer's own connection: another file may be in the ledger's place by now.
+        """
         if self._reading is not None:
             self._reading.stop()
             self._reading = None
         if self._bits is not None:
             bits = self._bits
-            kept_filter.keep(self._path, bits.bytes, keys=bits.keys, last_seq=last_seq)
+            kept_filter.keep(db, self._path, bits.bytes, keys=bits.keys, last_seq=last_seq)
 
 
 def _slices_for(keys: int) -> int:

@@ -117,7 +117,7 @@ class SqliteLedger:
 
     def close(self) -> None:
         """Close the file and let another process have it."""
-        self._filter.close(last_seq=self._last_seq)
+        self._filter.close(self._db, last_seq=self._last_seq)
         self._checkpoints.close()
         self._db.close()
         self._lock.close()

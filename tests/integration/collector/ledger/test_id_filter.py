@@ -317,6 +317,10 @@ def _be_of_another_run(content: bytes) -> bytes:
     return content.replace(b'"run":"', b'"run":"0', 1)
 
 
+def _be_of_fewer_reports(content: bytes) -> bytes:
+    return content.replace(b'"last_seq":1000', b'"last_seq":999', 1)
+
+
 def _be_newer(content: bytes) -> bytes:
     return content.replace(b'"format":1', b'"format":2', 1)
 
@@ -338,6 +342,7 @@ def _be_no_power_of_two(_: bytes) -> bytes:
         _flip_a_bit,
         _be_of_another_ledger,
         _be_of_another_run,
+        _be_of_fewer_reports,
         _be_newer,
         _be_nothing,
         _be_no_power_of_two,
@@ -372,3 +377,17 @@ def test_what_cannot_be_kept_is_logged_and_ends_well(path, caplog):
         complete(ledger)
     assert "the filter of ids was not kept" in caplog.text
     assert not place.exists()
+
+
+def test_it_is_not_kept_for_a_ledger_that_was_put_in_the_place_of_the_open_one(path, tmp_path):
+    other = tmp_path / "other.sqlite3"
+    with closing(SqliteLedger(other)) as ledger:
+        store(ledger, *range(5000, 6500))
+    with closing(SqliteLedger(path)) as ledger:
+        store(ledger, *range(1000))
+        complete(ledger)
+        path.unlink()
+        put_back(other, path)
+    with closing(SqliteLedger(path, is_at_once=True)) as ledger:
+        complete(ledger)
+        assert store(ledger, *range(5000, 6500)) == 1500
