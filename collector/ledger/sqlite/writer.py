@@ -61,7 +61,7 @@ class SqliteLedger:
         self.path = path
         self._lock = lock(path)
         check = check_noted if is_at_once else check_whole
-        self._is_run_noted = False
+        self._is_run_noted = self._is_durable = False
         self._series = SeriesIds()
         self._filter = KeyFilter(path)
         self._checkpoints = Checkpoints(path)
@@ -130,8 +130,10 @@ class SqliteLedger:
     def _transaction(self, *, is_durable: bool = True) -> Iterator[None]:
         """Commit what is done within; where it need not be on disk yet, later commits see to it."""
         try:
-            if not is_durable:
-                self._db.execute("PRAGMA synchronous = NORMAL")
+            if not (is_durable and self._is_durable):
+                self._is_durable = False
+                self._db.execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'NORMAL'}")
+                self._is_durable = is_durable
             self._db.execute("BEGIN IMMEDIATE")
             yield
             self._db.execute("COMMIT")
@@ -143,9 +145,6 @@ class SqliteLedger:
             if not isinstance(error, (sqlite3.Error, OverflowError, UnicodeError)):
                 raise
             raise not_stored(self.path, error) from error
-        finally:
-            if not is_durable:
-                self._db.execute("PRAGMA synchronous = FULL")
 
     def record(
         self,
@@ -241,7 +240,8 @@ class SqliteLedger:
         """Begin a fold of all that is stored; or go on with one that was interrupted."""
         unfolded, after = self._unfolded, self._folded_seq
         through, after_user = self._position or (self._last_seq, "")
-        sums = unfolded.sums
+        (series,) = self._db.execute("SELECT coalesce(max(id), 0) FROM series").fetchone()
+        sums, sums_after = unfolded.sums, Sums()
         if sums is None:
             with self._transaction():
                 rows = sqlite_fold.gather(
@@ -249,12 +249,8 @@ class SqliteLedger:
                 )
         else:
             rows = sums.rows()
-            sums.forget_rows()
-        if through == self._last_seq:
-            unfolded.sums = Sums()
-        (series,) = self._db.execute("SELECT coalesce(max(id), 0) FROM series").fetchone()
         parts = 1 + PARTS_PER_REPORT * (through - after) / (series + 1)
-        unfolded.folding = Folding(
+        folding = Folding(
             after=after,
             through=through,
             sums=sums,
@@ -262,7 +258,13 @@ class SqliteLedger:
             rows_per_step=max(SUMS_PER_STEP, int(len(rows) / parts) + 1),
             is_rest=through < self._last_seq,
         )
-        return unfolded.folding
+        # from here on nothing fails: what is left out of both would never be added up
+        if sums is not None:
+            sums.forget_rows()
+        if through == self._last_seq:
+            unfolded.sums = sums_after
+        unfolded.folding = folding
+        return folding
 
     @property
     def is_full(self) -> bool:

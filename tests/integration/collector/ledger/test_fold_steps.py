@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -259,6 +261,60 @@ def test_a_step_that_fails_is_tried_again(place, monkeypatch, steps, fails):
         store_for_all(ledger)
         ledger.fold()
         assert totals(place) == dict.fromkeys(NAMES, 6)
+
+
+class FailsOnce:
+    """A connection of which one statement fails, before or after it is carried out."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self.db = db
+        self.left = 0
+        """How many statements are left until the one that fails; it has failed with less."""
+        self.is_after = False
+
+    def __getattr__(self, name: str) -> Any:
+        work = getattr(self.db, name)
+        return functools.partial(self._do, work) if name.startswith("execute") else work
+
+    def _do(self, work: Callable[..., Any], text: str, *values: object) -> Any:
+        self.left -= 1
+        if self.left == 0:
+            if self.is_after and text != "COMMIT":
+                work(text, *values)
+            raise sqlite3.OperationalError("no such luck")
+        return work(text, *values)
+
+
+@pytest.mark.parametrize("is_after", [False, True])
+def test_a_fold_adds_up_once_whichever_of_its_statements_fails(place, is_after):
+    """Nor is any later commit left without a sync."""
+    synced: list[int] = []
+
+    def note_sync(database: Any, _: object) -> None:
+        synced.extend(database.rows("PRAGMA synchronous")[0])
+
+    with closing(place.open()) as ledger:
+        ledger._db = db = FailsOnce(ledger._db)
+        db.is_after, has_failed, rounds = is_after, True, 0
+        while has_failed:
+            rounds += 1
+            store(ledger, *(known(10 * rounds + at, name) for at, name in enumerate(NAMES)))
+            db.left = rounds
+            with suppress(NotStoredError, sqlite3.OperationalError):
+                ledger.fold()
+            has_failed, db.left = db.left < 1, 0
+            ledger.record(
+                [batch(known(10 * rounds + 9, "bob"))],
+                received_at_millis=NOON_MILLIS,
+                defers_sums=True,
+                alongside=note_sync,
+            )
+            ledger.fold()
+            assert totals(place) == {name: 3 * rounds * (1 + (name == "bob")) for name in NAMES}
+        (sent,) = ledger._db.execute("SELECT sum(raw_bytes) FROM sender_day").fetchone()
+        assert sent == 3 * rounds * (len(NAMES) + 1)
+        assert rounds > 20 * (len(NAMES) - 1) / 2, "each part has many statements"
+    assert set(synced) == {2}
 
 
 def test_a_commit_that_fails_leaves_a_fold_under_way_to_begin_again(place):
