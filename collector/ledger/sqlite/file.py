@@ -16,7 +16,7 @@ MAX_JOURNAL_BYTES = 64 * 2**20
 PAGES_PER_CHECKPOINT = 16_000
 """About as many pages as MAX_JOURNAL_BYTES hold, so that a page written often is copied back
 once."""
-CACHE_KIB = 16 * 1024
+CACHE_KIB = 8 * 1024
 MIGRATIONS: tuple[str, ...] = (
     """
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
