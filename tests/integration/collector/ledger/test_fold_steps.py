@@ -156,13 +156,13 @@ def test_days_are_dropped_of_users_that_are_added_up_and_no_part_of_them_later(p
         assert kept == (0 if steps else 2 * len(NAMES))
 
 
-@pytest.mark.parametrize(("parts_per_report", "steps"), [(0.0, 0), (1.5, 1), (1e9, 4)])
+@pytest.mark.parametrize(("parts_per_report", "steps"), [(0.0, 1), (1.5, 2), (1e9, 5)])
 def test_a_fold_has_as_many_parts_as_cost_little_for_each_report(
     place, monkeypatch, parts_per_report, steps
 ):
     """Each part may write pages of all series again: ten here, of ten reports."""
     monkeypatch.setattr(writer, "PARTS_PER_REPORT", parts_per_report)
-    monkeypatch.setattr(writer, "REPORTS_AT_ONCE", 100)
+    monkeypatch.setattr(writer, "KEYS_PER_STEP", 100)
     with closing(place.open()) as ledger:
         store_for_all(ledger)
         found = 0
