@@ -58,8 +58,10 @@ class Checkpoints:
         try:
             with contextlib.closing(open_in_place(self._path)) as db:
                 self._db = db
-                while self._is_due.wait() and not self._is_closed:
+                while self._is_due.wait():
                     self._is_due.clear()
+                    if self._is_closed:  # set before `_is_due`, so it is seen after `clear`
+                        return
                     self._checkpoint(db)
         except sqlite3.Error as error:
             log.warning("no checkpoints beside the commits of %s: %s", self._path, error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from collector.ledger.sqlite import checkpoints
+from collector.ledger.sqlite.checkpoints import Checkpoints
 from collector.ledger.sqlite.writer import SqliteLedger
 from tests.support.collector.ledgers import NOON_MILLIS, batch, report
 
@@ -58,6 +60,22 @@ def test_a_ledger_that_is_closed_has_no_thread_left(path):
     assert thread is not None
     assert not thread.is_alive()
     assert not path.with_name(path.name + "-wal").exists()
+
+
+def test_an_end_is_seen_by_a_thread_that_is_about_to_begin_a_checkpoint(path):
+    class ClosedMeanwhile(threading.Event):
+        def clear(self) -> None:
+            beside._is_closed = True
+            self.set()
+            super().clear()
+
+    SqliteLedger(path).close()
+    beside = Checkpoints(path)
+    beside._is_due = ClosedMeanwhile()
+    beside.note_commit(pages=checkpoints.PAGES)
+    assert beside._thread is not None
+    beside._thread.join(DEADLINE_SECONDS)
+    assert not beside._thread.is_alive()
 
 
 def test_a_fault_is_logged_and_commits_go_on(path, monkeypatch, caplog):
