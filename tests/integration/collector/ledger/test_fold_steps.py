@@ -349,6 +349,35 @@ def test_what_senders_reported_is_the_same_however_it_was_added_up(place, tmp_pa
     assert all(found[0])
 
 
+class Followers:
+    """Readers of the feed and of days that are shown each change once, a few at a time."""
+
+    def __init__(self, place: SqlitePlace) -> None:
+        self.place = place
+        self.users: dict[str, int] = {}
+        self.days: dict[tuple[int, str, str], int] = {}
+        self.user_seq = self.day_seq = 0
+
+    def read(self) -> bool:
+        """Read on; return whether there was a change."""
+        with closing(self.place.reader()) as reader:
+            page = reader.changes(after=self.user_seq, limit=2)
+            days = reader.days_after(self.day_seq, limit=2)
+        for user in page.changes:
+            assert self.user_seq < user.change_seq <= page.head
+            self.user_seq = user.change_seq
+            self.users[user.username] = user.upload_bytes + user.download_bytes
+        for day in days:
+            assert self.day_seq < day.change_seq
+            self.day_seq = day.change_seq
+            self.days[day.day, day.username, day.server] = day.upload_bytes + day.download_bytes
+        return bool(page.changes or days)
+
+    def read_to_the_end(self) -> None:
+        while self.read():
+            pass
+
+
 reports = st.builds(
     known,
     st.integers(0, 30),
@@ -371,14 +400,14 @@ moves = st.lists(
 
 
 @given(moves=moves)
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_every_report_counts_once_through_steps_crashes_and_failures(moves):
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         for name, most in SMALL_STEPS.items():
             patch.setattr(writer, name, most)
         place = SqlitePlace(path=Path(folder) / "ledger.sqlite3")
         first: dict[bytes, Report] = {}
-        ledger = place.open()
+        ledger, followers = place.open(), Followers(place)
         try:
             for move in moves:
                 if move == "crash":
@@ -400,11 +429,14 @@ def test_every_report_counts_once_through_steps_crashes_and_failures(moves):
                     assert receipt.accepted == len(first) - before
                     assert receipt.accepted + receipt.duplicates == len(given_reports)
                 assert totals(place).keys() <= {each.username for each in first.values()}
+                followers.read()
             ledger.fold()
+            followers.read_to_the_end()
             wanted: Counter[str] = Counter()
             for each in first.values():
                 wanted[each.username] += each.upload_bytes + each.download_bytes
-            assert totals(place) == wanted
+            assert totals(place) == followers.users == wanted
+            assert sum(followers.days.values()) == wanted.total()
             assert store(ledger, *first.values()) == Receipt(0, len(first)) if first else True
         finally:
             ledger.close()
