@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import random
 import selectors
 import statistics
 import sys
@@ -48,6 +49,7 @@ from tests.support.bridge.bridge_builders import gib  # noqa: E402
 from tests.support.bridge.world import World  # noqa: E402
 
 ANSWER_SECONDS = 0.2
+SEED = 49
 TICK_SECONDS = 0.1
 BETWEEN_CROSSINGS_SECONDS = 0.5
 BEFORE_CROSSINGS_SECONDS = 2.0
@@ -57,8 +59,11 @@ LONGEST_SECONDS = 3600.0
 class SlowPanel(httpx.AsyncBaseTransport):
     """Answers each request after a while, however many there are."""
 
+    longest_factor = 1.0
+
     def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
         self._inner = inner
+        self._dice = random.Random(SEED)  # noqa: S311 - no secret
         self._in_flight = self.most_in_flight = 0
         self.written_at: dict[str, float] = {}
         self.requests: Counter[str] = Counter()
@@ -71,7 +76,7 @@ class SlowPanel(httpx.AsyncBaseTransport):
             self.written_at.setdefault(name, time.monotonic())
         self._in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self._in_flight)
-        await asyncio.sleep(ANSWER_SECONDS)
+        await asyncio.sleep(ANSWER_SECONDS * self._dice.uniform(1.0, self.longest_factor))
         self._in_flight -= 1
         return await self._inner.handle_async_request(request)
 
@@ -82,7 +87,14 @@ def main() -> int:
     parser.add_argument("--moving", type=int, default=1600)
     parser.add_argument("--crossing", type=int, default=40)
     parser.add_argument("--per-second", type=int, default=80, help="limits that move (80)")
+    parser.add_argument(
+        "--longest-factor",
+        type=float,
+        default=1.0,
+        help="answers take from 200 ms to so many times as long, evenly distributed (1)",
+    )
     arguments = parser.parse_args()
+    SlowPanel.longest_factor = arguments.longest_factor
     loop = asyncio.SelectorEventLoop(TIMES)
     loop.time = time.monotonic  # type: ignore[method-assign]
     asyncio.new_event_loop = lambda: loop

@@ -3,15 +3,14 @@
 A panel that takes 200 ms for an answer because it is far away serves 30 users in the time of 4. One
 that takes as long because it works on one request after the other serves no more of them, and the
 admins who use it wait behind the bridge's requests. Which one it is shows in the duration of
-writes: what exceeds the shortest one is time in a queue of the panel's. TCP Vegas limits what is
-under way in a network in the same way.
+writes: what their mean exceeds the shortest mean is time in a queue of the panel's. TCP Vegas
+limits what is under way in a network in the same way.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -26,6 +25,10 @@ FEW_WAITING, MANY_WAITING = 2.0, 4.0
 """The limit grows while fewer users than this wait in the panel, and shrinks while more do."""
 RENEWAL_WRITES = 1000
 """After so many writes the shortest duration is measured again: the panel may have changed."""
+FIRST_WRITES = 8
+"""The mean of so many, with the fewest users, is the first shortest one."""
+MEAN_WRITES = 16
+"""The mean of about so many writes is compared: single ones differ, however few there are."""
 CROSSINGS_IN_A_ROW = 16
 """After so many crossings that waited comes one of the others, so that they are not starved."""
 
@@ -47,7 +50,7 @@ class ConcurrencyLimit:
         }
         self._crossings_in_a_row = 0
         self._measurement = self._writes = 0
-        self._shortest_seconds = math.inf
+        self._mean_seconds = self._shortest_seconds = 0.0
         self._doubles = True
         """Whether the limit grows with each write at it, until the first user waits."""
 
@@ -116,8 +119,15 @@ class ConcurrencyLimit:
         if self._writes >= RENEWAL_WRITES:
             self._start_over()
             return
-        self._shortest_seconds = min(self._shortest_seconds, seconds)
-        waiting = users * (1 - self._shortest_seconds / seconds) if seconds else 0.0
+        self._mean_seconds += (seconds - self._mean_seconds) / min(self._writes, MEAN_WRITES)
+        if self._writes < FIRST_WRITES:
+            self._shortest_seconds = self._mean_seconds
+            return
+        self._shortest_seconds = min(self._shortest_seconds, self._mean_seconds)
+        waited_share = (
+            1 - self._shortest_seconds / self._mean_seconds if self._mean_seconds else 0.0
+        )
+        waiting = users * waited_share
         if waiting >= FEW_WAITING:
             self._doubles = False
         if waiting > MANY_WAITING and self.users > users - waiting + FEW_WAITING:
@@ -127,7 +137,7 @@ class ConcurrencyLimit:
 
     def _start_over(self) -> None:
         self._measurement += 1
-        self._writes, self._shortest_seconds, self._doubles = 0, math.inf, True
+        self._writes, self._mean_seconds, self._doubles = 0, 0.0, True
         self._set(FEWEST_USERS)
 
     def _set(self, users: int) -> None:
