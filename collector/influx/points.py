@@ -119,7 +119,7 @@ def _encode(
     rows: Sequence[Row],
     *,
     at_millis: Callable[[Row], int],
-    spell: Callable[[Row], str],
+    spell: Callable[[Row, str], str],
     oldest_millis: int,
     key_of: Callable[[str, str, int, str], str],
 ) -> tuple[list[str], list[Refused], int]:
@@ -135,7 +135,7 @@ def _encode(
         except UnwritableError as error:
             refused.append(Refused(repr(row), str(error)))
             continue
-        lines.append(f"{key} {spell(row)}")
+        lines.append(spell(row, key))
     return lines, refused, expired
 
 
@@ -146,31 +146,31 @@ def _day_millis(row: DayRow) -> int:
     return row.day * DAY_MILLIS
 
 
-def _spell_report(row: ReportRow) -> str:
+def _spell_report(row: ReportRow, key: str) -> str:
     if row.voids_seq is not None:
         # With the timestamp of the voided report's point, so that it overwrites that point.
         nanos = ordered_nanos(row.reported_at_millis, row.voids_seq)
-        return f"upload_bytes=0i,download_bytes=0i,billed_bytes=0i,connections=0i {nanos}"
+        return f"{key} upload_bytes=0i,download_bytes=0i,billed_bytes=0i,connections=0i {nanos}"
     return (
-        f"upload_bytes={row.upload_bytes}i,download_bytes={row.download_bytes}i,"
+        f"{key} upload_bytes={row.upload_bytes}i,download_bytes={row.download_bytes}i,"
         f"billed_bytes={row.billed_bytes}i,connections={row.connections}i "
         f"{ordered_nanos(row.reported_at_millis, row.seq)}"
     )
 
 
-def _spell_sample(row: ReportRow) -> str:
+def _spell_sample(row: ReportRow, key: str) -> str:
     second_millis = row.reported_at_millis // MILLIS_PER_SECOND * MILLIS_PER_SECOND
     at_millis = second_millis + row.seq % SAMPLES_PER_SECOND
     return (
-        f"upload_bytes={row.upload_bytes}i,download_bytes={row.download_bytes}i,"
+        f"{key} upload_bytes={row.upload_bytes}i,download_bytes={row.download_bytes}i,"
         f"billed_bytes={row.billed_bytes}i,connections={row.connections}i "
         f"{at_millis * NANOS_PER_MILLI}"
     )
 
 
-def _spell_day(row: DayRow) -> str:
+def _spell_day(row: DayRow, key: str) -> str:
     return (
-        f"upload_bytes={row.upload_bytes}i,download_bytes={row.download_bytes}i,"
+        f"{key} upload_bytes={row.upload_bytes}i,download_bytes={row.download_bytes}i,"
         f"billed_bytes={row.billed_bytes}i,connections={row.connections}i,reports={row.reports}i,"
         f"last_used_at_millis={row.last_used_at_millis}i "
         f"{row.day * DAY_MILLIS * NANOS_PER_MILLI}"
