@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from collector.errors import NotStoredError
 from collector.ledger import Backlog, DeadLetter, ExportState, Progress, Receipt
 from collector.ledger.ports import Ledger, LedgerReader
+from collector.ledger.postgres.append import Group
 from collector.ledger.sqlite.writer import SqliteLedger
 from collector.ledger.statistics_values import (
     UsageSums,
@@ -695,17 +696,14 @@ def fails_to_commit(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
             patch.setattr(ledger, "_db", Failing())
         else:
-            link = ledger._writer.link
-            run = link.run
+            stored = Group.store
 
-            def fail(work, **options):
-                def undone(db):
-                    work(db)
+            def fail(group, db, *values, **options):
+                with db.transaction():  # of a single statement, too
+                    stored(group, db, *values, **options)
                     raise NotStoredError("the disk is full")
 
-                return run(undone, **options)
-
-            patch.setattr(link, "run", fail)
+            patch.setattr(Group, "store", fail)
         yield
 
 
