@@ -190,9 +190,13 @@ class SqliteLedger:
         self._is_run_noted = self._is_run_noted or bool(columns.size)
         if defers_sums:
             self._unfolded.keys |= group.seqs
-            self._unfolded.add(
-                columns, group.sent, after_seq=after_seq, at_millis=received_at_millis
-            )
+            try:
+                self._unfolded.add(
+                    columns, group.sent, after_seq=after_seq, at_millis=received_at_millis
+                )
+            except BaseException:  # as for want of memory; what is stored is read again
+                self._load()
+                raise
         elif columns.size:
             self._folded_seq = self._indexed_seq = last_seq
             self._unfolded.keys.clear()

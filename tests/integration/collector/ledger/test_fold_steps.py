@@ -263,6 +263,24 @@ def test_a_step_that_fails_is_tried_again(place, monkeypatch, steps, fails):
         assert totals(place) == dict.fromkeys(NAMES, 6)
 
 
+@pytest.mark.parametrize("fails", ["add", "add_commit"])
+def test_reports_that_are_stored_and_not_in_memory_count_once(place, monkeypatch, fails):
+    def fail(*_, **__):
+        raise MemoryError
+
+    target = unfolded.Unfolded if fails == "add" else unfolded.Sums
+    with closing(place.open()) as ledger:
+        store_for_all(ledger)
+        ledger.fold_some()
+        with monkeypatch.context() as patch:
+            patch.setattr(target, fails, fail)
+            with pytest.raises(MemoryError):
+                store(ledger, known(900, "bob"))
+        assert store(ledger, known(900, "bob")) == Receipt(0, 1)
+        ledger.fold()
+        assert totals(place) == {**dict.fromkeys(NAMES, 6), "bob": 9}
+
+
 class FailsOnce:
     """A connection of which one statement fails, before or after it is carried out."""
 
