@@ -317,7 +317,6 @@ class _Recall(_Background):
         if content is None:
             return
         found = _Bits(content, keys=self._kept.keys)
-        yield
         query = f"SELECT count(*), {_prefixes('report_key')} FROM report WHERE seq > ? AND seq <= ?"
         for first in range(after, after + reports, REPORTS_PER_PIECE):
             last = min(first + REPORTS_PER_PIECE, after + reports)
