@@ -21,13 +21,13 @@ from marzban_bridge.reconcile.work_queue import Urgency
 FEWEST_USERS = 4
 MOST_USERS = 32
 """Marzban answers in 40 threads, with up to 40 connections to its database."""
-FEW_WAITING, MANY_WAITING = 2.0, 4.0
+FEW_WAITING, MANY_WAITING = 1.0, 2.0
 """The limit grows while fewer users than this wait in the panel, and shrinks while more do."""
 RENEWAL_WRITES = 1000
 """After so many writes the shortest duration is measured again: the panel may have changed."""
 FIRST_WRITES = 8
 """The mean of so many, with the fewest users, is the first shortest one."""
-MEAN_WRITES = 16
+MEAN_WRITES = 32
 """The mean of about so many writes is compared: single ones differ, however few there are."""
 CROSSINGS_IN_A_ROW = 16
 """After so many crossings that waited comes one of the others, so that they are not starved."""
