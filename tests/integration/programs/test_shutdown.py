@@ -10,18 +10,20 @@ import asyncio
 
 import pytest
 
+from marzban_bridge.reconcile.work_queue import Urgency
 from tests.support.bridge.bridge_world import BridgeWorld, until
 from tests.support.collector.collectors import CollectorWorld, running
 
 
 def bridge_loops(world: BridgeWorld) -> dict[str, asyncio.Event]:
     return {
-        "reconcile": world.bridge.queue._news,
+        "crossings": world.bridge.queue._news[Urgency.CROSSING],
+        "limits": world.bridge.queue._news[Urgency.PUBLISH],
         "time series": world.bridges.time_series._wake,
     }
 
 
-@pytest.mark.parametrize("loop", ["reconcile", "time series"])
+@pytest.mark.parametrize("loop", ["crossings", "limits", "time series"])
 async def test_a_bridge_ends_though_a_loop_is_woken_in_that_moment(tmp_path, loop):
     world = BridgeWorld(tmp_path, influxdb_url="http://127.0.0.1:1")
     async with asyncio.timeout(120), world.serving():
