@@ -31,7 +31,7 @@ sys.path[:0] = [str(ROOT)]
 
 from collector.influx.client import Influx  # noqa: E402
 from collector.influx.outcome import Stored  # noqa: E402
-from collector.influx.points import daily_page, raw_page  # noqa: E402
+from collector.influx.points import raw_page  # noqa: E402
 from collector.ledger.sqlite.reader import SqliteReader  # noqa: E402
 from collector.schema import Policy  # noqa: E402
 from tests.support.collector.collector_process import KEY, CollectorProcess, poll  # noqa: E402
@@ -169,32 +169,29 @@ def backlog(collector: CollectorProcess) -> int:
 
 
 def drain(collector: CollectorProcess, influx: InfluxEngine) -> Way:
-    """Have everything exported again; the time begins with the first page that is stored."""
+    """Have all reports exported again; the time begins with the first page that is stored.
+
+    The days, a few pages, have a pace of their own; they are waited for afterwards.
+    """
     collector.run("export", "rebuild")
     with closing(SqliteReader(collector.ledger)) as reader:
         poll("a first page", lambda: reader.export_state(Policy.RAW).seq > 0, seconds=600)
         points = reader.last_seq() - reader.export_state(Policy.RAW).seq
         turn = Turn(collector.pid, influx.pid)
-        poll(
-            "an empty backlog",
-            lambda: not any(reader.backlog(policy).reports for policy in Policy),
-            seconds=600,
-        )
-    return turn.way(points)
+        poll("all reports", lambda: not reader.backlog(Policy.RAW).reports, seconds=600)
+        way = turn.way(points)
+        poll("all days", lambda: not reader.backlog(Policy.DAILY).reports, seconds=600)
+    return way
 
 
 def write_directly(collector: CollectorProcess, influx: InfluxEngine) -> Way:
-    """Write the lines of all reports, of their sums and of the days, without the collector."""
+    """Write the lines of all reports and their sums, without the collector."""
     with closing(SqliteReader(collector.ledger)) as reader:
         pages = [
-            (Policy.RAW, [*page.lines, *page.sums])
+            [*page.lines, *page.sums]
             for seq in range(0, reader.last_seq(), PAGE)
             for page in [raw_page(reader.reports_after(seq, limit=PAGE), oldest_millis=0)]
         ]
-        seq = 0
-        while days := reader.days_after(seq, limit=PAGE):
-            pages.append((Policy.DAILY, daily_page(days, oldest_millis=0).lines))
-            seq = days[-1].change_seq
         points = reader.last_seq()
     turn = Turn(os.getpid(), influx.pid)
     with ThreadPoolExecutor(CONNECTIONS) as threads:
@@ -205,11 +202,11 @@ def write_directly(collector: CollectorProcess, influx: InfluxEngine) -> Way:
     return turn.way(points)
 
 
-def write_share(influx: InfluxEngine, pages: Sequence[tuple[Policy, Sequence[str]]]) -> None:
+def write_share(influx: InfluxEngine, pages: Sequence[Sequence[str]]) -> None:
     """Write pages over one connection."""
     with closing(Influx(influx.access())) as writer:
-        for policy, lines in pages:
-            outcome = writer.write(policy.bucket, lines)
+        for lines in pages:
+            outcome = writer.write(Policy.RAW.bucket, lines)
             assert isinstance(outcome, Stored), outcome
 
 
