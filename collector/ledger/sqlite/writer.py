@@ -41,7 +41,7 @@ SUMS_PER_STEP = 3072
 PARTS_PER_REPORT = 0.5
 """So many parts of a fold may there be for each report and known series, and one more: each writes
 pages of all series again. That takes a fifth of a microsecond for each report then."""
-MOST_SUMS = 40_000
+MOST_SUMS = 100_000
 """With so many rows of sums in memory a fold should begin; then there may be twice as many."""
 REPORTS_PER_PAGE, KEYS_PER_PAGE, SUMS_PER_PAGE = 50, 16, 4
 """About how many of each a page that is written has: ids and sums are spread over their tables."""
