@@ -388,9 +388,10 @@ class TestDeferredSums:
         assert order[:9] == ["commit", "commit", "step"] + ["commit", "step"] * 3
         assert world.ledger.folds == 2, "one with a, one with what came during its steps"
 
-    async def test_ids_are_indexed_between_commits_and_begin_no_fold(self):
+    @pytest.mark.parametrize(("mark", "step"), [("needs_indexing", "ids"), ("is_full", "step")])
+    async def test_many_ids_or_sums_in_memory_have_a_step_between_commits(self, mark, step):
         async with World() as world:
-            world.ledger.needs_indexing = True
+            setattr(world.ledger, mark, True)
             tasks = [await world.hold_a_commit(), world.submit("a")]
             await queued(world, reports=2)
             world.ingest._writer._max_group_reports = 1
@@ -400,21 +401,7 @@ class TestDeferredSums:
             world.ledger.gate.set()
             await asyncio.gather(*tasks)
             await world.ingest.catch_up()
-        assert world.ledger.order[:4] == ["commit", "commit", "ids", "commit"]
-
-    async def test_many_sums_begin_a_fold_while_reports_keep_coming(self):
-        async with World() as world:
-            world.ledger.is_full = True
-            tasks = [await world.hold_a_commit(), world.submit("a")]
-            await queued(world, reports=2)
-            world.ingest._writer._max_group_reports = 1
-            tasks += [world.submit(name) for name in "bc"]
-            await queued(world, reports=4)
-            await asyncio.sleep(0)  # they are handed to the thread in the next turn of the loop
-            world.ledger.gate.set()
-            await asyncio.gather(*tasks)
-            await world.ingest.catch_up()
-        assert world.ledger.order[:4] == ["commit", "commit", "step", "commit"]
+        assert world.ledger.order[:4] == ["commit", "commit", step, "commit"]
 
     async def test_catching_up_waits_for_what_was_stored_before_alone(self):
         async with World() as world:
