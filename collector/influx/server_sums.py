@@ -43,10 +43,7 @@ def sum_lines(
             if key[1] * SLICE_MILLIS < oldest_millis:
                 continue
             found = sums[key] = [0, 0, 0, 0]
-        found[0] += row.upload_bytes
-        found[1] += row.download_bytes
-        found[2] += row.billed_bytes
-        found[3] += row.connections
+        _add(found, row)
     for row in earlier:
         if found := sums.get(_key(row)):
             _add(found, row)
