@@ -77,11 +77,6 @@ class WorkQueue:
         taken from its head, and looks through them at each batch."""
         self._news = {each: asyncio.Event() for each in Urgency}
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether no user is queued."""
-        return not any(self._waiting.values())
-
     def has(self, urgency: Urgency) -> bool:
         """Tell whether a user is queued with this urgency."""
         return bool(self._waiting[urgency])

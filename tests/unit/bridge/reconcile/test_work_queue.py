@@ -69,7 +69,7 @@ def test_who_came_first_goes_first():
     queue = filled(crossings="abc")
     queue.add("dab")
     assert [taken(queue, CROSSING) for _ in range(2)] == [["a", "b"], ["c", "d"]]
-    assert (queue.is_empty, queue.most_urgent()) == (True, None)
+    assert queue.most_urgent() is None
 
 
 def test_a_publish_that_becomes_a_crossing_keeps_since_when_it_waits():
@@ -94,7 +94,7 @@ def test_who_is_put_back_is_next_and_no_name_waits_twice():
     queue.put_back(batch)
     assert taken(queue, CROSSING) == ["b"]
     assert queue.get(PUBLISH, limit=9).since_seconds == {"a": 0.0, "c": 0.0, "d": 0.0}
-    assert queue.is_empty
+    assert queue.most_urgent() is None
 
 
 def test_a_batch_costs_by_its_own_users_and_not_by_those_who_wait():
@@ -115,7 +115,7 @@ def test_what_is_stored_says_who_is_settled_and_how_urgently():
     queue = empty(stored)
     queue.add_if_needed(["moves", "well", "cut", "unknown"])
     assert (taken(queue, CROSSING), taken(queue)) == (["cut"], ["moves"])
-    assert queue.is_empty
+    assert queue.most_urgent() is None
     assert (stored.asked_soon, stored.asked_later) == ([], ["well", "unknown"])
 
 
