@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -14,8 +13,7 @@ from collector.ledger.sqlite import checkpoints
 from collector.ledger.sqlite.checkpoints import Checkpoints
 from collector.ledger.sqlite.writer import SqliteLedger
 from tests.support.collector.ledgers import NOON_MILLIS, batch, report
-
-DEADLINE_SECONDS = 120
+from tests.support.processes import DEADLINE_SECONDS, until
 
 
 @pytest.fixture
@@ -35,19 +33,12 @@ def store(ledger: SqliteLedger, reports: int) -> int:
     return receipt.accepted
 
 
-def until(is_so) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-
-
 def test_commits_are_copied_into_the_file_while_it_is_open(path):
     with closing(SqliteLedger(path)) as ledger:
         assert store(ledger, 100) == 100
         before_bytes = path.stat().st_size
         assert store(ledger, 1000) == 1000
-        until(lambda: path.stat().st_size > before_bytes + 30_000)
+        until("it is copied", lambda: path.stat().st_size > before_bytes + 30_000)
         assert store(ledger, 1) == 1
     with closing(SqliteLedger(path)) as ledger:
         assert ledger._last_seq == 1101
@@ -91,5 +82,5 @@ def test_a_fault_is_logged_and_commits_go_on(path, monkeypatch, caplog):
     with closing(SqliteLedger(path)) as ledger:
         for number in range(1, 3):
             assert store(ledger, 1000) == 1000
-            until(lambda number=number: len(caplog.messages) >= number)
+            until("a fault", lambda number=number: len(caplog.messages) >= number)
     assert set(caplog.messages) == {f"no checkpoint of the ledger {path}: disk I/O error"}
