@@ -56,8 +56,8 @@ def pytest_configure(config: pytest.Config) -> None:
         importlib.import_module(module)
     if config.args == config.getini("testpaths"):  # all tests
         compile_share(Path(__file__).parent.rglob("test_*.py"), config)
-    programs.have_forks()
     _keep_files_in_memory()
+    programs.have_forks()
 
 
 def _keep_files_in_memory() -> None:

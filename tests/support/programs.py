@@ -91,9 +91,13 @@ class Program:
 
 
 class Nursery:
-    """The process that is forked. Its forks end with it, and it ends with the tests."""
+    """The process that is forked. Its forks end with it, and it ends with the tests.
 
-    def __init__(self) -> None:
+    What it imports keeps some of the environment (a console its width), so that must not be what
+    the first test that starts a program has set for itself.
+    """
+
+    def __init__(self, env: Mapping[str, str]) -> None:
         self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
@@ -101,7 +105,7 @@ class Nursery:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                env=os.environ | {"PYTHONPATH": str(ROOT)},
+                env={**env, "PYTHONPATH": str(ROOT)},
                 cwd=ROOT,
             )
         self._guard = threading.Lock()
@@ -128,14 +132,17 @@ class Nursery:
 
 
 _nursery: Nursery | None = None
-_are_forks = False
+_environment: dict[str, str] | None = None
 _started: list[Program | subprocess.Popen[bytes]] = []
 
 
 def have_forks() -> None:
-    """Fork programs from now on; what is forked is not started before the first of them."""
-    global _are_forks  # noqa: PLW0603
-    _are_forks = True
+    """Fork programs from now on, of a process with the environment as it is now.
+
+    It is not started before the first of them.
+    """
+    global _environment  # noqa: PLW0603
+    _environment = dict(os.environ)
 
 
 def end_forks() -> None:
@@ -164,7 +171,7 @@ def start(
     global _nursery  # noqa: PLW0603
     given = [str(word) for word in words]
     env = os.environ if env is None else env
-    if fresh or not _are_forks or any(name.startswith("LD_") for name in env):
+    if fresh or _environment is None or any(name.startswith("LD_") for name in env):
         process = subprocess.Popen(
             [sys.executable, "-m", *given],
             env=env,
@@ -176,7 +183,7 @@ def start(
         _started.append(process)
         return process
     if _nursery is None:
-        _nursery = Nursery()
+        _nursery = Nursery(_environment)
     with Path(os.devnull).open("r+b") as nothing:
         descriptors = [
             (nothing if stream is subprocess.DEVNULL else stream).fileno()

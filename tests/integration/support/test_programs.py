@@ -31,6 +31,15 @@ def test_a_program_is_run_to_its_end():
     assert programs.run("marzban_bridge", "no-command").returncode == 2
 
 
+def test_a_program_has_nothing_of_the_test_that_started_the_first_one(tmp_path, monkeypatch):
+    env = os.environ | {"LEDGER_URL": f"sqlite:///{tmp_path}/ledger.sqlite3", "COLUMNS": "160"}
+    programs.run("collector", "reporters", "add", "de-1", env=env)
+    monkeypatch.setenv("COLUMNS", "60")
+    programs.end_forks()
+    listed = programs.run("collector", "reporters", "list", env=env).stdout
+    assert max(len(line) for line in listed.splitlines()) > 60
+
+
 def test_a_program_is_waited_for_and_ended_by_signals(tmp_path):
     env = os.environ | {"COLLECTOR_PORT": "0", "LEDGER_URL": f"sqlite:///{tmp_path}/ledger.sqlite3"}
     for number in (signal.SIGKILL, signal.SIGTERM):
@@ -42,4 +51,4 @@ def test_a_program_is_waited_for_and_ended_by_signals(tmp_path):
         process.send_signal(number)
         assert process.wait(60) in {-number, 0}
         process.send_signal(number)  # to nobody
-    assert not programs.running()
+    assert process not in programs.running()
