@@ -7,7 +7,6 @@ it cannot write, and importing it takes 14 MB of memory. `outcome` decides what 
 
 from __future__ import annotations
 
-import gzip
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +26,7 @@ from collector.errors import (
 )
 from collector.influx.access import InfluxAccess
 from collector.influx.kinds import TargetKind, numbers_only
+from collector.influx.lines import PackedLines, pack
 from collector.influx.outcome import (
     UNKNOWN_ROUTE,
     Halt,
@@ -41,8 +41,6 @@ from collector.runtime.http.retry_after import retry_after_seconds
 T = TypeVar("T")
 
 TIMEOUT = httpx.Timeout(20, connect=3)
-GZIP_LEVEL = 1
-"""The gzip level: lines are repetitive, so a higher level costs much and saves little."""
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 RFC3339 = "%Y-%m-%dT%H:%M:%S.%fZ"
 LINES = {"content-type": "text/plain; charset=utf-8", "content-encoding": "gzip"}
@@ -115,7 +113,7 @@ class Influx:
                 answer = client.post(
                     "/api/v2/write",
                     params=self._access.write_parameters(bucket),
-                    content=gzip.compress("\n".join(sent).encode(), GZIP_LEVEL),
+                    content=sent.body if isinstance(sent, PackedLines) else pack("\n".join(sent)),
                     headers=LINES,
                 )
         except httpx.HTTPError as error:

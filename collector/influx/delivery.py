@@ -6,7 +6,7 @@ Lines that are written twice on the way overwrite the same points.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from collector.influx.outcome import Drop, Halt, Outcome, Retry, Split, Stored
@@ -31,7 +31,10 @@ class Delivered:
     """Lines that the bucket would not keep any more; they are not among the refused."""
 
 
-def deliver(lines: Sequence[str], write: Write) -> Delivered | Retry | Halt:
+Result = Delivered | Retry | Halt
+
+
+def deliver(lines: Sequence[str], write: Write) -> Result:
     """Write lines until each is stored or refused; stop at the first Retry or Halt.
 
     After Retry or Halt the whole batch is to be delivered again.
@@ -54,4 +57,36 @@ def deliver(lines: Sequence[str], write: Write) -> Delivered | Retry | Halt:
                 waiting += [batch[middle:], batch[:middle]]
             case Retry() | Halt():
                 return outcome
+    return Delivered(tuple(refused), tuple(expired))
+
+
+class PageDelivery:
+    """Delivers the requests of a page, several at a time.
+
+    After the first Retry or Halt no further one is sent: the whole page is to be delivered again.
+    """
+
+    def __init__(self, write: Write) -> None:
+        self._write = write
+        self._fault: Retry | Halt | None = None
+
+    def deliver(self, lines: Sequence[str]) -> Result:
+        """Deliver one of the requests, unless another one met a fault."""
+        if self._fault is not None:
+            return self._fault
+        result = deliver(lines, self._write)
+        if not isinstance(result, Delivered):
+            self._fault = result
+        return result
+
+
+def merge(results: Iterable[Result]) -> Result:
+    """Return the result of a page, given those of its requests: a fault of one is that of all."""
+    refused: list[Refused] = []
+    expired: list[str] = []
+    for each in results:
+        if not isinstance(each, Delivered):
+            return each
+        refused += each.refused
+        expired += each.expired
     return Delivered(tuple(refused), tuple(expired))

@@ -19,12 +19,12 @@ from typing import TypeVar
 
 from collector.errors import NotStoredError
 from collector.influx.client import Influx
-from collector.influx.delivery import Delivered, deliver
+from collector.influx.delivery import Delivered, PageDelivery, Result, merge
 from collector.influx.outcome import Halt, Outcome, Retry
-from collector.influx.pages import PageReader
+from collector.influx.pages import REQUEST_LINES, PageReader
 from collector.influx.points import Page
 from collector.influx.storage_watch import Storage, StorageWatch
-from collector.influx.window import Flight, Result, Window
+from collector.influx.window import Flight, Window
 from collector.intake.ingest import Ingest
 from collector.ledger import DeadLetter, Progress
 from collector.ledger.ports import LedgerReader
@@ -38,11 +38,15 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-PAGE_ROWS = 5000
-"""InfluxDB's documentation advises 5,000 lines a request."""
+PAGE_ROWS = REQUEST_LINES
+"""A page is one request, …"""
+MOST_PAGE_ROWS = 60_000
+"""… and in a long backlog several, with the reports of each series together."""
 PAGES_UNDER_WAY = 3
 """How many pages of a stream are written at a time: two keep InfluxDB busy, and a third one takes
 the place of a page whose cursor is being stored."""
+REQUESTS_UNDER_WAY = 3
+"""How many requests of a stream, of one page or of several, are under way at a time."""
 GATHER_SECONDS: Mapping[Policy, float] = {Policy.RAW: 1.0, Policy.DAILY: 5.0}
 """The pause between pages. A day's point is rewritten with every page, so a longer pause saves
 writes."""
@@ -63,6 +67,26 @@ class Step:
     """Whether the cursor moved."""
 
 
+class PageSize:
+    """How many rows a page may have: one request's after a fault, twice as many after each page.
+
+    So an InfluxDB that refuses every few requests nevertheless gets further with each of them.
+    """
+
+    def __init__(self, least_rows: int, most_rows: int) -> None:
+        self._least_rows = least_rows
+        self._most_rows = most_rows
+        self.rows = least_rows
+
+    def grow(self) -> None:
+        """Note that a page is stored."""
+        self.rows = min(2 * self.rows, self._most_rows)
+
+    def reset(self) -> None:
+        """Note that a page was not stored."""
+        self.rows = self._least_rows
+
+
 class Exporter:
     """Exports one ledger to one InfluxDB, or to another database that takes line protocol.
 
@@ -81,6 +105,7 @@ class Exporter:
         now_millis: Callable[[], int],
         metrics: Metrics,
         page_rows: int = PAGE_ROWS,
+        most_page_rows: int = MOST_PAGE_ROWS,
     ) -> None:
         self._reader = reader
         self._ingest = ingest
@@ -101,16 +126,20 @@ class Exporter:
             overwrites=influx.kind.overwrites,
         )
         self._readers = DaemonExecutor(len(Policy) + 1, thread_name_prefix="export-reader")
-        self._writers = DaemonExecutor(
-            len(Policy) * PAGES_UNDER_WAY, thread_name_prefix="export-writer"
-        )
+        self._writers = {
+            each: DaemonExecutor(REQUESTS_UNDER_WAY, thread_name_prefix=f"export-writer-{each}")
+            for each in Policy
+        }
+        self._sizes = {each: PageSize(page_rows, most_page_rows) for each in Policy}
         self._outages = {each: _outage(each) for each in Policy}
         self._windows = {each: self._window(each) for each in Policy}
         self._checking = asyncio.Lock()
 
     def _window(self, policy: Policy) -> Window:
         return Window(
-            read=lambda seq: self._in_reader(lambda: self._pages.after(policy, seq)),
+            read=lambda seq: self._in_reader(
+                lambda: self._pages.after(policy, seq, most_rows=self._sizes[policy].rows)
+            ),
             send=lambda page: self._send(policy, page),
         )
 
@@ -129,7 +158,7 @@ class Exporter:
 
     async def close(self) -> None:
         """Close the connections; a write in progress ends by itself or with the process."""
-        for each in (self._readers, self._writers):
+        for each in (self._readers, *self._writers.values()):
             each.shutdown(wait=False, cancel_futures=True)
         self._influx.close()
 
@@ -196,7 +225,7 @@ class Exporter:
         of_reports = [each for each in result.refused if each.line not in page.sums]
         refused = [*page.refused, *of_reports]
         expired = [each for each in result.expired if each not in page.sums]
-        points = len(page.lines) - len(of_reports) - len(expired)
+        points = page.points - len(of_reports) - len(expired)
         now_millis = self._now_millis()
         progress = Progress(
             policy,
@@ -212,6 +241,7 @@ class Exporter:
         except NotStoredError as error:
             return await self._wait(policy, Retry(f"the cursor was not stored: {error}"))
         self._recovered(policy)
+        self._sizes[policy].grow()
         if is_moved:
             self._metrics.export_points.labels(policy).inc(points)
             self._metrics.export_dead_letters.labels(policy).inc(len(refused))
@@ -226,10 +256,13 @@ class Exporter:
         return Step(has_more=True, is_stored=is_moved)
 
     def _send(self, policy: Policy, page: Page) -> asyncio.Future[Result]:
-        return asyncio.get_running_loop().run_in_executor(
-            self._writers,
-            lambda: deliver([*page.lines, *page.sums], lambda lines: self._write(policy, lines)),
-        )
+        loop = asyncio.get_running_loop()
+        delivery = PageDelivery(lambda lines: self._write(policy, lines))
+        sent = [
+            loop.run_in_executor(self._writers[policy], delivery.deliver, lines)
+            for lines in page.requests
+        ]
+        return asyncio.ensure_future(_merged(sent))
 
     def _write(self, policy: Policy, lines: Sequence[str]) -> Outcome:
         if not self._ingest.leads:  # this process may have been suspended, and another leads now
@@ -242,6 +275,7 @@ class Exporter:
     async def _wait(self, policy: Policy, why: Retry | Halt) -> Step:
         """Note why the stream is stopped, and wait."""
         outage = self._outages[policy]
+        self._sizes[policy].reset()
         known = outage.reason
         pause_seconds = outage.failed(
             why.reason,
@@ -271,6 +305,15 @@ class Exporter:
 
     def _in_reader(self, work: Callable[[], T]) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self._readers, work)
+
+
+async def _merged(sent: Sequence[asyncio.Future[Result]]) -> Result:
+    """Return the result of a page once all of its requests have ended."""
+    await asyncio.wait(sent)
+    faults = [each.exception() for each in sent]  # all are asked, or the others would be logged
+    for fault in filter(None, faults):
+        raise fault
+    return merge(each.result() for each in sent)
 
 
 async def _wait_for(signal: asyncio.Event) -> None:

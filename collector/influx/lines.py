@@ -5,8 +5,10 @@ Grammar and escapes: https://docs.influxdata.com/influxdb/v2/reference/syntax/li
 
 from __future__ import annotations
 
+import gzip
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import overload
 
 FieldValue = int | float | str
 
@@ -16,6 +18,8 @@ class UnwritableError(Exception):
 
 
 NANOS_PER_MILLI = 1_000_000
+GZIP_LEVEL = 1
+"""The gzip level: lines are repetitive, so a higher level costs much and saves little."""
 
 _KEY_ESCAPES = str.maketrans({",": "\\,", " ": "\\ ", "=": "\\="})
 _MEASUREMENT_ESCAPES = str.maketrans({",": "\\,", " ": "\\ "})
@@ -60,6 +64,40 @@ def series_key(measurement: str, tags: Mapping[str, str]) -> str:
             )
         parts.append(f"{name.translate(_KEY_ESCAPES)}={value.translate(_KEY_ESCAPES)}")
     return ",".join(parts)
+
+
+def pack(text: str) -> bytes:
+    """Return the body of a request with the lines of a text."""
+    return gzip.compress(text.encode(), GZIP_LEVEL)
+
+
+class PackedLines(Sequence[str]):
+    """Lines that are kept as the body of their request, a twentieth of their length.
+
+    They are unpacked where one of them is asked for, as where one of them was refused.
+    """
+
+    def __init__(self, text: str, *, lines: int) -> None:
+        self.body = pack(text)
+        self._lines = lines
+
+    def __len__(self) -> int:
+        return self._lines
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._unpacked())
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        return self._unpacked()[index]
+
+    def _unpacked(self) -> list[str]:
+        return gzip.decompress(self.body).decode().split("\n")
 
 
 def _fields(fields: Mapping[str, FieldValue | None]) -> str:

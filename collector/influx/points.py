@@ -15,7 +15,13 @@ from operator import attrgetter
 from typing import TypeVar
 
 from collector.influx.delivery import Refused
-from collector.influx.lines import NANOS_PER_MILLI, UnwritableError, ordered_nanos, series_key
+from collector.influx.lines import (
+    NANOS_PER_MILLI,
+    PackedLines,
+    UnwritableError,
+    ordered_nanos,
+    series_key,
+)
 from collector.influx.server_sums import block_start, sum_lines
 from collector.ledger import DayRow, ReportRow
 from collector.reports.report import DAY_MILLIS
@@ -33,7 +39,7 @@ whose lengths are round, and reports a multiple of it apart would share a sample
 class Page:
     """A page of rows, encoded as lines."""
 
-    lines: list[str]
+    lines: Sequence[str]
     refused: list[Refused]
     """Rows that line protocol cannot encode."""
     expired: int
@@ -41,12 +47,24 @@ class Page:
     to_seq: int = field(kw_only=True)
     sums: Sequence[str] = field(default=(), kw_only=True)
     """Lines of sums over these rows, which are no points of their own."""
+    packed: Sequence[PackedLines] = field(default=(), kw_only=True)
+    """In place of `lines`: the requests with the lines of reports and of sums, in any order."""
     is_full: bool = field(default=False, kw_only=True)
     """Whether there may be more rows after it."""
     rewrites_seq: int = field(default=0, kw_only=True)
     """Its points overwrite points of pages up to this seq, which have to be written before it."""
     keys: frozenset[Hashable] = field(default=frozenset(), kw_only=True)
     """What distinguishes those of its points that other pages may have too."""
+
+    @property
+    def requests(self) -> Sequence[Sequence[str]]:
+        """The lines to write, by request; which of them is carried out first does not matter."""
+        return self.packed or [[*self.lines, *self.sums]]
+
+    @property
+    def points(self) -> int:
+        """How many points it has, without sums."""
+        return sum(map(len, self.packed)) - len(self.sums) if self.packed else len(self.lines)
 
 
 def raw_page(
@@ -72,7 +90,7 @@ def raw_page(
             at_millis=_reported_at,
             spell=_spell_report,
             oldest_millis=oldest_millis,
-            key_of=_key,
+            key_of=traffic_key,
         ),
         to_seq=rows[-1].seq,
         sums=sum_lines(rows, earlier=earlier, oldest_millis=oldest_millis),
@@ -107,7 +125,7 @@ def daily_page(rows: Sequence[DayRow], *, oldest_millis: int, is_full: bool = Fa
             at_millis=_day_millis,
             spell=_spell_day,
             oldest_millis=oldest_millis,
-            key_of=_key,
+            key_of=traffic_key,
         ),
         to_seq=rows[-1].change_seq,
         is_full=is_full,
@@ -178,7 +196,8 @@ def _spell_day(row: DayRow, key: str) -> str:
 
 
 @lru_cache(maxsize=REMEMBERED_SERIES)
-def _key(username: str, server: str, port: int, protocol: str) -> str:
+def traffic_key(username: str, server: str, port: int, protocol: str) -> str:
+    """Return the series of a user on a server, encoded; UnwritableError where it cannot be."""
     tags = {"user": username, "server": server, "port": str(port), "protocol": protocol}
     return series_key(TRAFFIC.name, tags)
 
@@ -186,4 +205,4 @@ def _key(username: str, server: str, port: int, protocol: str) -> str:
 @lru_cache(maxsize=REMEMBERED_SERIES)
 def _sample_key(username: str, server: str, port: int, protocol: str) -> str:
     """Return the series as VictoriaMetrics reads it, for which a backslash is escaped, too."""
-    return _key(*(each.replace("\\", "\\\\") for each in (username, server)), port, protocol)
+    return traffic_key(*(each.replace("\\", "\\\\") for each in (username, server)), port, protocol)

@@ -7,10 +7,13 @@ grown, overwrites itself: a crash, a rebuild or pages of another length change n
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 
 from collector.influx.lines import NANOS_PER_MILLI, UnwritableError, ordered_nanos, series_key
 from collector.ledger import ReportRow
+from collector.ledger.grouped_reports import ServerSum
+from collector.ledger.sql.database import whole
 from collector.schema import SERVER_TRAFFIC
 
 BLOCK_ROWS = 1000
@@ -48,16 +51,36 @@ def sum_lines(
         if found := sums.get(_key(row)):
             _add(found, row)
     lines = []
-    for (server, ten_minutes, number), (upload, download, billed, connections) in sums.items():
-        try:
-            series = series_key(SERVER_TRAFFIC.name, {"server": server})
-        except UnwritableError:
-            continue  # the reports themselves are set aside with the reason
-        lines.append(
-            f"{series} upload_bytes={upload}i,download_bytes={download}i,billed_bytes={billed}i,"
-            f"connections={connections}i {_nanos(ten_minutes * SLICE_MILLIS, number)}"
-        )
+    for key, amounts in sums.items():
+        with contextlib.suppress(UnwritableError):  # the reports are set aside with the reason
+            lines.append(_line(key, amounts))
     return lines
+
+
+def grouped_sum_lines(sums: Iterable[ServerSum]) -> list[str]:
+    """Return the lines of sums that the ledger made; UnwritableError for one without a spelling."""
+    return [
+        _line(
+            (each.server, each.slice_number, each.block_number),
+            [
+                whole(each.upload_bytes),
+                whole(each.download_bytes),
+                whole(each.billed_bytes),
+                whole(each.connections),
+            ],
+        )
+        for each in sums
+    ]
+
+
+def _line(key: _Key, amounts: Sequence[int]) -> str:
+    server, ten_minutes, number = key
+    upload, download, billed, connections = amounts
+    series = series_key(SERVER_TRAFFIC.name, {"server": server})
+    return (
+        f"{series} upload_bytes={upload}i,download_bytes={download}i,billed_bytes={billed}i,"
+        f"connections={connections}i {_nanos(ten_minutes * SLICE_MILLIS, number)}"
+    )
 
 
 def _key(row: ReportRow) -> _Key:

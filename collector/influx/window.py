@@ -13,11 +13,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from collector.influx.delivery import Delivered
-from collector.influx.outcome import Halt, Retry
+from collector.influx.delivery import Result
 from collector.influx.points import Page
-
-Result = Delivered | Retry | Halt
 
 
 @dataclass(frozen=True, slots=True, eq=False)

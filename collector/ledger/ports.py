@@ -24,6 +24,7 @@ from collector.ledger.corrections import (
     VoidPreview,
     Wanted,
 )
+from collector.ledger.grouped_reports import GroupedReports, Grouping
 from collector.ledger.import_amounts import Amounts, Grown
 from collector.ledger.lost_commits import Losses
 from collector.ledger.sql.database import Database
@@ -248,6 +249,16 @@ class LedgerReader(Protocol):
 
     def reports_after(self, seq: int, *, limit: int) -> list[ReportRow]:
         """Return the reports after a seq, in order."""
+        ...
+
+    def grouped_reports(
+        self, grouping: Grouping, *, after: int, least: int, most: int
+    ) -> GroupedReports | None:
+        """Return the reports after a seq by series, up to `most` of them, and sums of servers.
+
+        None if there are fewer than `least` up to the end of a block, or if one of them voids
+        another one or is too old: these are to be read by `reports_after`.
+        """
         ...
 
     def days_after(self, change_seq: int, *, limit: int) -> list[DayRow]:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
+from collector.ledger.grouped_reports import BETWEEN_REPORTS
 from collector.ledger.postgres.link import Db
 from collector.ledger.sql.database import BYTE_ORDER, NO_VALUES, Dialect, Row, T, Values
 
@@ -54,6 +55,7 @@ DIALECT = Dialect(
     "ORDER BY first_seq DESC LIMIT 1)",
     oldest_received_at="(SELECT min(received_at) FROM report_group)",
     sum="coalesce(sum({}), 0)",
+    joined=f"string_agg({{}}, '{BETWEEN_REPORTS}')",
     largest_first="sum(upload_bytes) + sum(download_bytes) DESC",
 )
 _GROUP_OF = (

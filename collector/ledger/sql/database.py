@@ -63,6 +63,8 @@ class Dialect(NamedTuple):
     """When the oldest stored report arrived; NULL if there is none."""
     sum: str
     """The sum of the integer `{}`, of any size; `whole` decodes it. 0 for no rows."""
+    joined: str
+    """The texts `{}` of a group, in any order, with BETWEEN_REPORTS between them."""
     largest_first: str
     """Orders groups by their sums of upload_bytes and download_bytes."""
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from collector.ledger import Changes, DayRow, ReportRow, UserTotal, WriterRun
-from collector.ledger.sql.database import Database, folded_seq, kept_text, one_row
+from collector.ledger.grouped_reports import GroupedReports, Grouping, SeriesReports, ServerSum
+from collector.ledger.sql.database import Database, folded_seq, kept_text, one_row, quotient
 
 
 def changes(db: Database, *, after: int, limit: int) -> Changes:
@@ -63,6 +66,81 @@ def _reports_within(db: Database, *, after: int, through: int) -> list[ReportRow
         "ORDER BY r.seq",
         db.bounds(after=after, through=through),
         ReportRow,
+    )
+
+
+def grouped_reports(
+    db: Database, grouping: Grouping, *, after: int, least: int, most: int
+) -> GroupedReports | None:
+    """Return up to `most` numbered reports after a seq, up to the end of a block.
+
+    None if there are not so many as `least`, or if one of them voids another one or is too old.
+    """
+    first, last = one_row(db, f"SELECT {db.dialect.first_seq}, {db.dialect.last_seq}")
+    through = min(after + most, last) // grouping.block_rows * grouping.block_rows
+    if first is None or first > after + 1 or through - after < least:
+        return None
+    bounds = db.bounds(after=after, through=through)
+    oldest_at, voids = one_row(
+        db,
+        f"SELECT (SELECT min(r.reported_at) FROM {db.dialect.numbered} AS r), "
+        "(SELECT count(*) FROM correction_line WHERE seq > :after AND seq <= :through)",
+        bounds,
+    )
+    slice_millis = grouping.slice_millis
+    if (
+        oldest_at is None
+        or voids
+        or oldest_at // slice_millis * slice_millis < grouping.oldest_millis
+    ):
+        return None
+    return GroupedReports(
+        through, _by_series(db, grouping, bounds), _sums_of_servers(db, grouping, bounds)
+    )
+
+
+_BILLED = "coalesce(r.billed_bytes, r.upload_bytes + r.download_bytes)"
+
+
+def _by_series(
+    db: Database, grouping: Grouping, bounds: Mapping[str, object]
+) -> list[SeriesReports]:
+    spelled = (
+        f"'{grouping.upload_bytes}' || r.upload_bytes || "
+        f"'{grouping.download_bytes}' || r.download_bytes || "
+        f"'{grouping.billed_bytes}' || {_BILLED} || "
+        f"'{grouping.connections}' || r.connections || "
+        f"'{grouping.time}' || (r.reported_at * 1000000 + r.seq % 1000000)"
+    )
+    return db.records(
+        "SELECT s.username AS username, s.server AS server, s.port AS port, "
+        "s.protocol AS protocol, g.reports AS reports, g.spelled AS spelled "
+        "FROM (SELECT r.series_id AS series_id, count(*) AS reports, "
+        f"{db.dialect.joined.replace('{}', spelled)} AS spelled "
+        f"FROM {db.dialect.numbered} AS r GROUP BY r.series_id) AS g "
+        "JOIN series AS s ON s.id = g.series_id",
+        bounds,
+        SeriesReports,
+    )
+
+
+def _sums_of_servers(
+    db: Database, grouping: Grouping, bounds: Mapping[str, object]
+) -> list[ServerSum]:
+    amounts = {
+        "upload_bytes": "r.upload_bytes",
+        "download_bytes": "r.download_bytes",
+        "billed_bytes": _BILLED,
+        "connections": "r.connections",
+    }
+    sums = ", ".join(f"{db.dialect.sum_of(each)} AS {name}" for name, each in amounts.items())
+    return db.records(
+        f"SELECT s.server AS server, {quotient('r.reported_at', grouping.slice_millis)} "
+        f"AS slice_number, {quotient('(r.seq - 1)', grouping.block_rows)} AS block_number, {sums} "
+        f"FROM {db.dialect.numbered} AS r JOIN series AS s ON s.id = r.series_id "
+        "GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
+        bounds,
+        ServerSum,
     )
 
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from collector.ledger import Backlog, Changes, DayRow, DeadLetter, ExportState, ReportRow
 from collector.ledger.corrections import CorrectedSum, Correction, Stretch, VoidPreview, Wanted
+from collector.ledger.grouped_reports import GroupedReports, Grouping
 from collector.ledger.import_amounts import Amounts, Grown
 from collector.ledger.sql import corrected as sql_corrected
 from collector.ledger.sql import export as sql_export
@@ -121,6 +122,15 @@ class SqlReader(ABC):
     def reports_after(self, seq: int, *, limit: int) -> list[ReportRow]:
         """Return the reports after a seq, in order; those that are numbered."""
         return self.read(lambda db: sql_feed.reports_after(db, seq, limit=limit))
+
+    def grouped_reports(
+        self, grouping: Grouping, *, after: int, least: int, most: int
+    ) -> GroupedReports | None:
+        """Return the reports after a seq by series; None where `reports_after` is to be asked."""
+        return self.read(
+            lambda db: sql_feed.grouped_reports(db, grouping, after=after, least=least, most=most),
+            is_long=True,
+        )
 
     def days_after(self, change_seq: int, *, limit: int) -> list[DayRow]:
         """Return the daily sums that changed after a seq, in the order of their last change."""

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import msgspec
 
+from collector.ledger.grouped_reports import BETWEEN_REPORTS
 from collector.ledger.sql.database import NO_VALUES, Dialect, Row, T, Values
 
 _FOLDED_SEQ = "(SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'folded_seq')"
@@ -39,6 +40,7 @@ DIALECT = Dialect(
     received_at="(SELECT received_at FROM report WHERE seq >= :seq ORDER BY seq LIMIT 1)",
     oldest_received_at="(SELECT received_at FROM report ORDER BY seq LIMIT 1)",
     sum=f"printf('%d:%d', sum({{}} >> 32), sum({{}} & {_LOW_HALF}))",
+    joined=f"group_concat({{}}, '{BETWEEN_REPORTS}')",
     largest_first=f"{_HIGH} + ({_LOW} >> 32) DESC, {_LOW} & {_LOW_HALF} DESC",
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import ssl
 import subprocess
@@ -9,6 +10,7 @@ import threading
 from contextlib import closing
 from datetime import UTC, datetime
 
+import httpx
 import pytest
 
 from collector.errors import InfluxRefusedError, InfluxUnavailableError
@@ -16,6 +18,7 @@ from collector.influx.access import InfluxAccess
 from collector.influx.buckets import Buckets
 from collector.influx.client import Influx, open_client
 from collector.influx.kinds import TargetKind
+from collector.influx.lines import PackedLines
 from collector.influx.outcome import Halt, Retry, Stored
 from collector.influx.victoria import VictoriaStorage
 from tests.support.fixed_answers import Server, serving
@@ -56,6 +59,24 @@ def test_giving_the_connection_up_lets_a_write_that_is_under_way_end():
         assert influx.write("traffic/raw", [LINE]) == Stored()
         influx.close()
     assert [each.is_closed for each in clients] == [True, True]
+
+
+def test_packed_lines_are_sent_as_they_were_packed():
+    bodies = []
+
+    def store(request):
+        bodies.append(request.read())
+        return httpx.Response(204)
+
+    def open_fake(access):
+        return httpx.Client(base_url=access.url, transport=httpx.MockTransport(store))
+
+    with closing(Influx(access_to("http://influx.test"), open_client=open_fake)) as influx:
+        packed = PackedLines(f"{LINE}\n{LINE}2", lines=2)
+        assert influx.write("traffic/raw", packed) == Stored()
+        assert influx.write("traffic/raw", [LINE, f"{LINE}2"]) == Stored()
+    assert bodies[0] == packed.body
+    assert [gzip.decompress(each) for each in bodies] == [f"{LINE}\n{LINE}2".encode()] * 2
 
 
 @pytest.mark.parametrize("kept", [None, ""])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.influx.delivery import Delivered, Refused, deliver
+from collector.influx.delivery import Delivered, PageDelivery, Refused, deliver, merge
 from collector.influx.outcome import Drop, Halt, Retry, Split, Stored
 
 
@@ -84,3 +84,19 @@ def test_nothing_to_write_asks_nobody():
     server = Server()
     assert deliver([], server.write) == Delivered()
     assert server.requests == 0
+
+
+def test_after_a_fault_no_further_request_of_a_page_is_sent():
+    server = Server(away_after=1)
+    delivery = PageDelivery(server.write)
+    results = [delivery.deliver([f"l{n}"]) for n in range(4)]
+    assert results == [Delivered(), Retry("away"), Retry("away"), Retry("away")]
+    assert server.requests == 2
+    assert merge(results) == Retry("away")
+
+
+def test_a_page_has_the_refused_and_expired_lines_of_all_its_requests():
+    refused = Refused("l1", "bad")
+    assert merge([Delivered((refused,)), Delivered(expired=("l2",))]) == Delivered(
+        (refused,), ("l2",)
+    )

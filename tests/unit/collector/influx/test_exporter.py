@@ -16,6 +16,7 @@ from collector.influx.exporter import (
     HALT_PAUSE_SECONDS,
     LONGEST_PAUSE_SECONDS,
     PAGES_UNDER_WAY,
+    REQUESTS_UNDER_WAY,
     Exporter,
     Step,
 )
@@ -243,6 +244,82 @@ async def test_a_crash_with_later_pages_stored_and_the_first_one_not_skips_nothi
         await world.drain(RAW)
     assert world.influx.sums(RAW)[:2] == (10, 55)
     assert world.influx.sums(RAW, measurement="server_traffic")[1] == 55
+
+
+@pytest.fixture
+def small_requests(monkeypatch):
+    """Large pages of several requests each."""
+    monkeypatch.setattr("collector.influx.pages.REQUEST_LINES", 3)
+
+
+@pytest.mark.usefixtures("small_blocks", "small_requests")
+async def test_pages_of_a_long_backlog_grow_and_have_several_requests(world):
+    await world.store(*[report(f"u{n % 5}", up=n) for n in range(1, 100)])
+    steps = 0
+    while (await world.exporter.step(RAW)).has_more:
+        steps += 1
+    assert steps < 12 < world.influx.requests
+    assert world.influx.sums(RAW)[:2] == (99, 99 * 50)
+    assert world.influx.sums(RAW, measurement="server_traffic")[1] == 99 * 50
+    assert world.reader.export_state(RAW).seq == 99
+    assert world.reader.export_state(RAW).points == 99
+    assert world.sample("collector_export_points_total", stream="raw") == 99
+
+
+@pytest.mark.usefixtures("small_blocks", "small_requests")
+async def test_a_refused_point_of_a_large_page_is_set_aside(world):
+    await world.store(*[report(f"u{n % 5}", up=n) for n in range(1, 100)])
+    world.influx.is_bad = lambda line: "upload_bytes=70i" in line
+    await world.drain(RAW)
+    (letter,) = world.reader.dead_letters(limit=10)
+    assert letter.line.startswith("traffic,port=443,protocol=vless,server=de-1,user=u0 ")
+    assert "upload_bytes=70i" in letter.line
+    assert world.influx.sums(RAW)[:2] == (98, 99 * 50 - 70)
+    assert world.reader.export_state(RAW).points == 98
+
+
+@pytest.mark.usefixtures("small_blocks", "small_requests")
+async def test_after_a_fault_no_more_of_a_large_page_is_sent_and_the_next_one_is_small(world):
+    await world.store(*[report(f"u{n % 5}", up=n) for n in range(1, 200)])
+    while world.exporter._sizes[RAW].rows < 40:
+        assert (await world.exporter.step(RAW)).has_more
+    world.influx.is_down = True
+    while not (await world.exporter.step(RAW)).pause_seconds:
+        pass
+    seq, before = world.reader.export_state(RAW).seq, world.influx.requests
+    assert world.exporter._sizes[RAW].rows == 3
+    assert (await world.exporter.step(RAW)).pause_seconds
+    asked = world.influx.requests - before
+    assert asked <= PAGES_UNDER_WAY * REQUESTS_UNDER_WAY + 1, "what was under way, and one try"
+    world.influx.is_down = False
+    assert (await world.exporter.step(RAW)).has_more
+    assert world.reader.export_state(RAW).seq == seq + 3
+    await world.drain(RAW)
+    assert world.influx.sums(RAW)[:2] == (199, 199 * 100)
+
+
+@pytest.mark.usefixtures("small_blocks", "small_requests")
+async def test_an_influxdb_that_refuses_every_few_requests_gets_all_nevertheless(world):
+    """As one that takes so much in a minute."""
+    await world.store(*[report(f"u{n % 5}", up=n) for n in range(1, 100)])
+    write = world.influx.write
+
+    def write_or_refuse(bucket, lines):
+        return (
+            Retry("too many requests") if world.influx.requests % 4 == 3 else write(bucket, lines)
+        )
+
+    def refuse_some(bucket, lines):
+        outcome = write_or_refuse(bucket, lines)
+        world.influx.requests += isinstance(outcome, Retry)
+        return outcome
+
+    world.influx.write = refuse_some
+    for _ in range(200):
+        if not (await world.exporter.step(RAW)).has_more and not world.reader.backlog(RAW).reports:
+            break
+    assert world.influx.sums(RAW)[:2] == (99, 99 * 50)
+    assert world.reader.export_state(RAW).seq == 99
 
 
 @pytest.mark.usefixtures("small_blocks")

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from collector.influx.lines import UnwritableError, series_key, to_line
+from collector.influx.lines import PackedLines, UnwritableError, series_key, to_line
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,12 @@ def test_a_point_without_a_known_field_is_refused():
 def test_a_number_that_is_none_is_refused(value):
     with pytest.raises(UnwritableError, match="field ratio"):
         to_line("m", {}, {"ratio": value}, 0)
+
+
+def test_packed_lines_are_those_that_were_packed():
+    text = "\n".join(f"сервер,n={n} v={n}i {n}" for n in range(1000))
+    packed = PackedLines(text, lines=1000)
+    assert len(packed) == 1000
+    assert "\n".join(packed) == text
+    assert [packed[0], *packed[1:3]] == text.split("\n")[:3]
+    assert len(packed.body) < len(text) / 3
