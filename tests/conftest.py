@@ -159,7 +159,11 @@ def postgres_for_all() -> Iterator[PostgresServer]:
 
 def _postgres_server() -> PostgresServer:
     if url := existing_server.named():
-        return ExistingServer(url, prepare=os.environ.get(existing_server.PREPARE, ""))
+        return ExistingServer(
+            url,
+            prepare=os.environ.get(existing_server.PREPARE, ""),
+            nodes=os.environ.get(existing_server.NODES, ""),
+        )
     if postgres_server.describe() is None:
         pytest.skip("no PostgreSQL here: apt-get install postgresql")
     server = PostgresServer()

@@ -162,10 +162,8 @@ class Migration:
                 (origin.folded_seq, sums.reports, sums.raw_bytes, sums.billed_bytes),
             )
             db.execute("UPDATE meta SET value = %s WHERE key = 'ledger_id'", (origin.ledger_id,))
-            db.execute(
-                "SELECT setval(pg_get_serial_sequence('series', 'id'), "
-                "(SELECT coalesce(max(id), 0) + 1 FROM series))"
-            )
+            last = db.execute("SELECT coalesce(max(id), 0) + 1 FROM series").fetchone()
+            db.execute("SELECT setval(pg_get_serial_sequence('series', 'id'), %s)", last)
             db.execute("DELETE FROM meta WHERE key = %s", (MIGRATION_MARK,))
 
         self._link.run(finish)

@@ -45,6 +45,19 @@ def test_each_database_is_prepared_before_it_is_lent_and_all_are_dropped_at_the_
     assert databases(url) == before
 
 
+def test_each_of_several_nodes_is_named(postgres):
+    others = (
+        "postgresql://o:p@127.0.0.1:7/postgres postgresql://127.0.0.1:8/postgres?sslmode=disable"
+    )
+    server = ExistingServer(postgres.url("postgres"), nodes=others)
+    assert server.nodes("x") == [
+        server.url("x"),
+        "postgresql://o:p@127.0.0.1:7/x",
+        "postgresql://127.0.0.1:8/x?sslmode=disable",
+    ]
+    assert postgres.nodes("x") == [postgres.url("x")]
+
+
 def test_a_test_that_needs_a_server_of_its_own_is_skipped(postgres):
     with closing(ExistingServer(postgres.url("postgres"))) as server:
         assert server.port == postgres.port

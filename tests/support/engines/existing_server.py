@@ -5,7 +5,9 @@
 
 Its role may create databases and roles, and the server is on this machine. `TEST_POSTGRES_PREPARE`
 is a command that is run with the URL of each new database as its last argument, before a test has
-it: what makes and distributes the tables, on an engine of several machines.
+it: what makes and distributes the tables, on an engine of several machines. Where its nodes are
+servers that can be asked, `TEST_POSTGRES_NODES` has the URLs of the others, divided by spaces: tests
+look there, too, for what a server counts and for sessions that wait, and copy a database on each.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import pytest
 
 from tests.support.engines.postgres_server import PostgresServer
 
-URL, PREPARE = "TEST_POSTGRES_URL", "TEST_POSTGRES_PREPARE"
+URL, PREPARE, NODES = "TEST_POSTGRES_URL", "TEST_POSTGRES_PREPARE", "TEST_POSTGRES_NODES"
 DEFAULT_PORT = 5432
 OF_OUR_OWN = frozenset({"home", "data", "log"})
 """What a server has that the tests have started."""
@@ -48,8 +50,9 @@ class ExistingServer(PostgresServer):
     A test that needs its files or its process is skipped.
     """
 
-    def __init__(self, url: str, *, prepare: str = "") -> None:
+    def __init__(self, url: str, *, prepare: str = "", nodes: str = "") -> None:
         self._url = urlsplit(url)
+        self._nodes = [urlsplit(each) for each in nodes.split()]
         self._command = shlex.split(prepare)
         self._made: list[str] = []
         self._lent: list[str] = []
@@ -58,11 +61,23 @@ class ExistingServer(PostgresServer):
         self._process = None
         self.port = self._url.port or DEFAULT_PORT
 
-    def url(self, database: str, *, port: int | None = None, host: str = "127.0.0.1") -> str:
+    def url(
+        self,
+        database: str,
+        *,
+        port: int | None = None,
+        host: str = "127.0.0.1",
+        login: str | None = None,
+    ) -> str:
         """Return how to reach a database, directly or through a proxy's port."""
-        user, at, _ = self._url.netloc.rpartition("@")
-        place = f"{user}{at}{host}:{port or self.port}"
+        user = login or self._url.netloc.rpartition("@")[0]
+        place = f"{user}@{host}:{port or self.port}"
         return urlunsplit(self._url._replace(netloc=place, path=f"/{database}"))
+
+    def nodes(self, database: str) -> list[str]:
+        """Return a URL of a database for each server that has a part of it."""
+        others = [urlunsplit(each._replace(path=f"/{database}")) for each in self._nodes]
+        return [self.url(database), *others]
 
     def _make_database(self, options: str = "") -> str:
         name = super()._make_database(options)
@@ -78,10 +93,12 @@ class ExistingServer(PostgresServer):
 
     def close(self) -> None:
         """Drop the databases that were made."""
-        with psycopg.connect(self.url("postgres"), autocommit=True) as db:
-            while self._made:
-                with contextlib.suppress(psycopg.Error):  # a test has renamed or dropped it
-                    db.execute(f"DROP DATABASE IF EXISTS {self._made.pop()} WITH (FORCE)")
+        for url in self.nodes("postgres"):
+            with psycopg.connect(url, autocommit=True) as db:
+                for name in self._made:
+                    with contextlib.suppress(psycopg.Error):  # a test has renamed or dropped it
+                        db.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        self._made.clear()
 
     def __getattr__(self, name: str) -> NoReturn:
         """Skip the test: what it needs is only there of a server that the tests have started."""

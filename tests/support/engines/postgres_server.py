@@ -182,9 +182,24 @@ class PostgresServer:
         self.crash()
         shutil.rmtree(self.home, ignore_errors=True)
 
-    def url(self, database: str, *, port: int | None = None, host: str = "127.0.0.1") -> str:
-        """Return how to reach a database, directly or through a proxy's port."""
-        return f"postgresql://owner:{PASSWORD}@{host}:{port or self.port}/{database}"
+    def url(
+        self,
+        database: str,
+        *,
+        port: int | None = None,
+        host: str = "127.0.0.1",
+        login: str | None = None,
+    ) -> str:
+        """Return how to reach a database, directly or through a proxy's port.
+
+        `login` is a role and its password, `role:password`; else it is the one that owns all.
+        """
+        login = login or f"owner:{PASSWORD}"
+        return f"postgresql://{login}@{host}:{port or self.port}/{database}"
+
+    def nodes(self, database: str) -> list[str]:
+        """Return a URL of a database for each server that has a part of it."""
+        return [self.url(database)]
 
     def new_database(self) -> str:
         """Return the name of an empty database: made now, or given back by a test and emptied now."""

@@ -195,7 +195,7 @@ async def test_a_loss_that_a_follower_finds_is_the_leaders_to_act_on(url):
             ask(
                 url,
                 f"UPDATE lease SET token = '{token}', former = '', "
-                "expires_at = clock_timestamp() + interval '2 seconds'",
+                "expires_at = statement_timestamp() + interval '2 seconds'",
             )
             await follower.until(lambda: ask(url, "SELECT loss FROM lease") != [("",)])
             opened = (leader, follower)
@@ -235,7 +235,7 @@ async def test_a_lease_of_an_earlier_version_is_brought_forward(url):
     store.close()
     for column in ("commits", "former", "loss", "mark"):
         ask(url, f"ALTER TABLE lease DROP COLUMN {column}")
-    ask(url, "UPDATE lease SET token = 'of16characters--', expires_at = clock_timestamp()")
+    ask(url, "UPDATE lease SET token = 'of16characters--', expires_at = statement_timestamp()")
     shared_schema.prepare(url)
     async with bridges(url) as bridge:
         again = await bridge.until_leading()
@@ -253,7 +253,7 @@ async def test_a_bridge_of_an_earlier_version_that_leads_in_between_is_no_loss(u
         ask(
             url,
             f"UPDATE lease SET token = '{old}', holder = 'old', epoch = epoch + 1, "
-            "expires_at = clock_timestamp() + interval '2 seconds'",
+            "expires_at = statement_timestamp() + interval '2 seconds'",
         )
         await bridge.until(lambda: lease.row.token == old)
         assert lease.missing is None

@@ -23,6 +23,12 @@ def url(postgres: PostgresServer, database: str) -> str:
 
 
 @pytest.fixture
+def nodes(postgres: PostgresServer, database: str) -> list[str]:
+    """A URL of it for each server that has a part of it."""
+    return postgres.nodes(database)
+
+
+@pytest.fixture
 def proxy(postgres: PostgresServer) -> Iterator[TcpProxy]:
     """A proxy before the server."""
     proxy = TcpProxy(postgres.port)

@@ -223,7 +223,7 @@ class TestWithoutTheServer:
         execute(
             url,
             "UPDATE traffic.lease SET token = 'another', epoch = epoch + 1, "
-            "expires_at = clock_timestamp() + interval '2 seconds'",
+            "expires_at = statement_timestamp() + interval '2 seconds'",
         )
         await asyncio.sleep(0.6)
         assert (await world.send(wire())).status_code == 200

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import secrets
 import threading
 import time
 from collections import Counter
@@ -29,6 +31,7 @@ from collector.ledger.postgres.sums import partitions
 from collector.ledger.postgres.writer import PostgresLedger
 from collector.runtime.postgres.connection import BoundedConnection
 from tests.support.collector.ledgers import NOON_MILLIS, PostgresPlace, batch, report
+from tests.support.engines.postgres_server import PASSWORD
 
 DEADLINE_SECONDS = 120
 DEADLOCKS = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
@@ -186,7 +189,7 @@ class TestStatements:
             assert store(leader, batch(report("a", key=key))) == [Receipt(1, 0)]
         assert statements == [look, "WITH kept", "WITH kept"]
 
-    def test_no_table_is_read_whole_though_plans_are_made_while_it_is_empty(self, url, leader):
+    def test_no_table_is_read_whole_though_plans_are_made_while_it_is_empty(self, nodes, leader):
         """The plan of a statement that runs often is kept until the server's statistics change."""
         for number in range(30):
             reports = (report(f"user{number}", key=f"{number}-{each}") for each in range(10))
@@ -198,21 +201,25 @@ class TestStatements:
         counted = "SELECT relname, n_tup_ins, seq_tup_read FROM pg_stat_user_tables"
 
         def counts():
-            return {name: (stored, read) for name, stored, read in execute(url, counted)}
+            stored, read = Counter(), Counter()
+            for url in nodes:
+                for name, rows, rows_read in execute(url, counted):
+                    table = re.sub("_[0-9]+$", "", name)  # of a part of a table
+                    stored[table] += rows
+                    read[table] += rows_read
+            return stored, read
 
-        until("the server has counted", lambda: counts()["report"][0] == 300)
-        found = counts()
-        assert {found[name][1] for name in ("report", "report_group", "series", "user_total")} == {
-            0
-        }
+        until("the server has counted", lambda: counts()[0]["report"] == 300)
+        _, read = counts()
+        assert {read[name] for name in ("report", "report_group", "series", "user_total")} == {0}
 
-    def test_an_id_whose_commit_is_under_way_is_waited_for(self, url, leader, other):
+    def test_an_id_whose_commit_is_under_way_is_waited_for(self, url, nodes, leader, other):
         receipts = []
         mine = batch(report(key="new"), report(key="a", up=9))
         with unfinished_commit(url, report(key="a")):
             thread = threading.Thread(target=lambda: receipts.extend(store(other, mine)))
             thread.start()
-            until("it waits", lambda: is_waiting(url, "report_group"))
+            until("it waits", lambda: is_waiting(nodes, "report_group"))
         thread.join(DEADLINE_SECONDS)
         assert receipts == [Receipt(1, 1, 1)]
         leader.lead()
@@ -521,7 +528,7 @@ class TestTheLease:
 
     def test_a_clock_of_the_database_that_was_set_back_keeps_nobody_from_leading(self, url):
         first, second = PostgresLedger(url, lease_seconds=9), PostgresLedger(url, lease_seconds=0.2)
-        execute(url, "UPDATE lease SET expires_at = expires_at + interval '1 day'")
+        execute(url, "UPDATE lease SET expires_at = statement_timestamp() + interval '1 day'")
         until("another leader", lambda: (second.lead(), second.leads)[1])
         with pytest.raises(NotLeadingError):
             first.fold()
@@ -559,12 +566,12 @@ class TestRuns:
             closing(PostgresReader(url)) as reader,
         ):
             store(ledger, batch(report("a", key="1"), report("b")), defers_sums=False)
-            until("nobody but us", lambda: copy(postgres, database, f"{database}_copy"))
+            until("nobody but us", copying(postgres, database, f"{database}_copy"))
             until("connected again", lambda: looks(ledger))
             store(ledger, batch(report("c", server="made-after-the-copy")), defers_sums=False)
             before = reader.changes(after=0, limit=9)
             assert (before.head, len(before.runs)) == (3, 2)
-            until("restored", lambda: swap(postgres, database, f"{database}_copy"))
+            until("restored", swapping(postgres, database, f"{database}_copy"))
             until("connected again", lambda: looks(ledger))
             receipts = store(
                 ledger,
@@ -619,11 +626,11 @@ def looks(ledger):
     return ledger.leads
 
 
-def copy(postgres, database, name):
+def copying(postgres, database, name):
     return in_postgres(postgres, database, f"CREATE DATABASE {name} TEMPLATE {database}")
 
 
-def swap(postgres, database, name):
+def swapping(postgres, database, name):
     return in_postgres(
         postgres,
         database,
@@ -633,17 +640,25 @@ def swap(postgres, database, name):
 
 
 def in_postgres(postgres, database, *statements):
-    """Do something to a database that nobody may be connected to."""
-    with psycopg.connect(postgres.url("postgres"), autocommit=True) as db:
-        db.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (database,)
-        )
-        try:
-            for statement in statements:
-                db.execute(statement)
-        except psycopg.OperationalError:  # somebody was faster
-            return False
-    return True
+    """Return what does something to a database, on each node, once nobody is connected to it."""
+    left = [(url, each) for url in postgres.nodes("postgres") for each in statements]
+
+    def attempt():
+        while left:
+            url, statement = left[0]
+            with psycopg.connect(url, autocommit=True) as db:
+                db.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+                    (database,),
+                )
+                try:
+                    db.execute(statement)
+                except psycopg.OperationalError:  # somebody was faster
+                    return False
+            del left[0]
+        return True
+
+    return attempt
 
 
 class TestFaults:
@@ -762,11 +777,11 @@ class TestFaults:
         with pytest.raises(LedgerError) as raised:
             PostgresLedger(url)
         assert "no_such_database" in str(raised.value)
-        wrong = url.replace(":a-postgres", ":hunter2-")
+        wrong = postgres.url("no_such_database", login="owner:hunter2")
         with pytest.raises(LedgerError, match="password authentication failed") as denied:
             PostgresLedger(wrong)
         for text in (str(raised.value), str(denied.value), translate(raised.value, "x").args[0]):
-            assert "a-postgres-password" not in text
+            assert PASSWORD not in text
             assert "hunter2" not in text
 
 
@@ -804,13 +819,12 @@ class TestTables:
             PostgresLedger(url)
 
     def test_a_user_who_may_not_make_tables_is_told_what_it_needs(self, postgres, database):
-        execute(postgres.url(database), "CREATE ROLE guest LOGIN PASSWORD 'guest'")
-        url = postgres.url(database).replace(
-            "owner:a-postgres-password-of-the-tests", "guest:guest"
-        )
+        guest = f"guest_{secrets.token_hex(4)}"
+        execute(postgres.url(database), f"CREATE ROLE {guest} LOGIN PASSWORD '{PASSWORD}'")
+        url = postgres.url(database, login=f"{guest}:{PASSWORD}")
         with pytest.raises(LedgerError, match="must own the database or a schema named traffic"):
             PostgresLedger(url)
-        execute(postgres.url(database), "CREATE SCHEMA traffic AUTHORIZATION guest")
+        execute(postgres.url(database), f"CREATE SCHEMA traffic AUTHORIZATION {guest}")
         PostgresLedger(url).close()
 
     def test_sums_that_do_not_agree_are_found(self, url, leader, reader):
@@ -853,7 +867,7 @@ class TestDroppedSeries:
         assert reader.audit().problems == []
 
     def test_one_whose_report_is_being_committed_is_waited_for_and_stays(
-        self, url, leader, reader, idle
+        self, url, nodes, leader, reader, idle
     ):
         series_id = idle[0].id
         with closing(Link(url)) as link, closing(PostgresLedger(url)) as third:
@@ -872,7 +886,7 @@ class TestDroppedSeries:
             dropped = []
             thread = threading.Thread(target=lambda: dropped.append(third.forget_series(idle)))
             thread.start()
-            until("it waits", lambda: is_waiting(url, "series_epoch"))
+            until("it waits", lambda: is_waiting(nodes, "series_epoch"))
             link.ask(lambda db: db.execute("COMMIT"))
             thread.join(DEADLINE_SECONDS)
         assert dropped == [0]
@@ -881,9 +895,10 @@ class TestDroppedSeries:
         assert reader.audit().problems == []
 
 
-def is_waiting(url, table):
+def is_waiting(nodes, words):
+    """Tell whether a statement with these words in it waits for a lock, on any node."""
     query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE %s"
-    return execute(url, query, (f"%{table}%",))[0][0] > 0
+    return any(execute(url, query, (f"%{words}%",))[0][0] for url in nodes)
 
 
 def make_schema_5(url):
@@ -954,7 +969,9 @@ class TestAnOlderVersion:
             assert reader.changes(after=2, limit=9).head == 3
             assert reader.audit().problems == []
 
-    def test_a_leader_of_it_that_is_adding_up_is_waited_for_and_nothing_is_counted_twice(self, url):
+    def test_a_leader_of_it_that_is_adding_up_is_waited_for_and_nothing_is_counted_twice(
+        self, url, nodes
+    ):
         with closing(PostgresLedger(url)) as ledger:
             store(ledger, batch(report("a")), defers_sums=False)
             store(ledger, batch(report("a", up=1, down=0)))
@@ -965,7 +982,7 @@ class TestAnOlderVersion:
             seq = old.begin()
             thread = threading.Thread(target=lambda: opened.append(PostgresLedger(url)))
             thread.start()
-            until("it waits for the lease", lambda: is_waiting(url, "UPDATE lease"))
+            until("it waits for the lease", lambda: is_waiting(nodes, "UPDATE%lease"))
             old.end(seq)
             thread.join(DEADLINE_SECONDS)
             # It polls: there is nothing any more that it could add up.

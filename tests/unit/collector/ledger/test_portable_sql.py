@@ -12,6 +12,7 @@ from collector.ledger.postgres import append
 
 ROOT = Path(__file__).parents[4]
 ROOMS = (
+    "collector/ledger/migration",
     "collector/ledger/postgres",
     "collector/ledger/sql",
     "collector/runtime/postgres",
@@ -22,6 +23,7 @@ CHANGES = re.compile(r"\b(UPDATE|INSERT|DELETE)\b")
 READS = re.compile(r"\b(SELECT|WHERE)\b")
 WHOLE = re.compile(r"CAST\([^/]*? / [^/]*? AS bigint\)|\([^/()]* / [^/()]*\)::int\b")
 """A division whose remainder is dropped whatever an engine makes of `/`."""
+BY_NAME = re.compile(r"\b(setval|currval|pg_get_serial_sequence)\s*\(|::reg[a-z]+\b")
 VOLATILE = re.compile(r"\b(clock_timestamp|timeofday|random|gen_random_uuid|nextval)\s*\(")
 
 
@@ -65,6 +67,27 @@ def test_what_a_commit_stored_is_counted_by_the_rows_that_it_returns():
     assert "RETURNING 1 ) SELECT (SELECT count(*) FROM stored)" in text
 
 
+def tables_beside_names(source):
+    return [
+        text for text in statements(source) if re.search(r"\bFROM\b", text) and BY_NAME.search(text)
+    ]
+
+
+def test_what_finds_a_table_by_a_text_reads_no_other_table():
+    """Citus sends the statement on to the node of a table that it reads, where the name is another.
+
+    There `setval(pg_get_serial_sequence('series', 'id'), …)` finds nothing, or a sequence that is
+    not the one from which new rows are numbered.
+    """
+    found = [
+        f"{path.relative_to(ROOT)}: {text.strip()}"
+        for room in ROOMS
+        for path in sorted((ROOT / room).rglob("*.py"))
+        for text in tables_beside_names(path.read_text(encoding="utf-8"))
+    ]
+    assert not found, "use two statements:\n" + "\n".join(found)
+
+
 def bare_divisions(source):
     return [
         text for text in statements(source) if READS.search(text) and " / " in WHOLE.sub("", text)
@@ -95,6 +118,19 @@ def test_no_division_depends_on_what_an_engine_makes_of_the_remainder():
 )
 def test_the_search_finds_bare_divisions(source, count):
     assert len(bare_divisions(source)) == count
+
+
+@pytest.mark.parametrize(
+    ("source", "count"),
+    [
+        ('"SELECT setval(pg_get_serial_sequence(%s, %s), (SELECT max(id) FROM series))"', 1),
+        ("\"SELECT 'x'::regclass FROM t\"", 1),
+        ('"SELECT setval(pg_get_serial_sequence(%s, %s), %s)"', 0),
+        ('"SELECT max(id) FROM series"', 0),
+    ],
+)
+def test_the_search_finds_tables_beside_names(source, count):
+    assert len(tables_beside_names(source)) == count
 
 
 @pytest.mark.parametrize(
