@@ -24,6 +24,7 @@ from collector.ledger import Batch, Receipt
 from collector.metrics import Metrics
 from collector.parts import Collector
 from collector.reports.billing import Tariff
+from collector.reports.columns import FEWEST_BY_COLUMN, accept_plain
 from collector.reports.decode import decode_plain
 from collector.reports.identity import is_plainly_a_name
 from collector.reports.report import Limits, Report, WireReport, accept, is_ahead
@@ -46,7 +47,7 @@ class _Taken(NamedTuple):
 
     collector: Collector
     scope: str
-    reports: list[Report]
+    reports: Sequence[Report]
     amount_bytes: int
     mark: bytes
     exchange: Exchange
@@ -146,7 +147,7 @@ class DirectIntake:
             self._accepted += outcome.accepted
         else:
             sorted_ = Sorted([])
-            sorted_.reports, sorted_.indexes = reports, list(range(len(reports)))
+            sorted_.reports, sorted_.indexes = list(reports), list(range(len(reports)))
             try:
                 with Counting(collector, None):
                     if isinstance(outcome, Exception):
@@ -188,10 +189,14 @@ def _accepted(
     now_millis: int,
     limits: Limits,
     tariff: Tariff | None,
-) -> list[Report] | None:
+) -> Sequence[Report] | None:
     """Return the reports if each is accepted as it is, of a name that needs no look-up."""
-    reports = []
     fallback_id = claims.header_id
+    if len(wires) >= FEWEST_BY_COLUMN and fallback_id is None and tariff is None:
+        columns = accept_plain(wires, scope=scope, now_millis=now_millis, limits=limits)
+        if columns is not None:
+            return columns
+    reports = []
     for index, wire in enumerate(wires):
         username = wire.user_token
         if not is_plainly_a_name(username) or is_ahead(wire, now_millis=now_millis):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from collector.api.problems import ProblemError
 from collector.parts import Collector
 from collector.reports.byte_bounds import ByteBounds
+from collector.reports.columns import amount_of
 from collector.reports.report import DAY_MILLIS, Report
 from collector.reports.sender_days import REPORTER
 from collector.reports.server_bounds import OTHER_SERVER
@@ -26,7 +27,7 @@ async def admit(collector: Collector, scope: str, reports: Sequence[Report]) -> 
     `Retry-After` may pass).
     """
     bounds = _bounds_of(collector, scope)
-    amount_bytes = sum(each.upload_bytes + each.download_bytes for each in reports)
+    amount_bytes = amount_of(reports)
     limits = bounds.bounds
     if amount_bytes > limits.request_bytes:
         _note(collector, scope, "request")
@@ -61,7 +62,7 @@ def admits_at_once(collector: Collector, scope: str, reports: Sequence[Report]) 
     now_millis = collector.now_millis()
     servers = collector.key_servers if scope.startswith(REPORTER) else collector.user_servers
     bounds = _bounds_of(collector, scope)
-    amount_bytes = sum([each.upload_bytes + each.download_bytes for each in reports])
+    amount_bytes = amount_of(reports)
     if (
         amount_bytes <= bounds.bounds.request_bytes
         and servers.are_known(scope, reports, now_millis=now_millis)

@@ -23,8 +23,8 @@ FIRST_PANEL = "default"
 PANEL_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 """What another panel is called, whose users are `two/alice`: as in the bridge's panels file."""
 
-_SHORTEST_TOKEN = 15
-_TOKEN = re.compile(rf"[A-Za-z0-9_-]{{{_SHORTEST_TOKEN},512}}")
+SHORTEST_TOKEN = 15
+_TOKEN = re.compile(rf"[A-Za-z0-9_-]{{{SHORTEST_TOKEN},512}}")
 _JWT = re.compile(r"eyJ[A-Za-z0-9_-]{10,400}\.[A-Za-z0-9_-]{10,600}\.[A-Za-z0-9_-]{10,400}")
 _PAYLOAD = re.compile(r".{1,128},[0-9]{9,11}")
 _SIGNATURE_LENGTH = 10
@@ -75,8 +75,13 @@ def _subject(jwt: str) -> str | None:
 
 
 def is_plainly_a_name(user_token: str) -> bool:
-    """Tell at a glance that a text is neither a token nor a URL; most usernames are told so."""
-    return len(user_token) < _SHORTEST_TOKEN and ":" not in user_token
+    """Tell that a text is neither a token nor a URL; most usernames are told so at a glance."""
+    if ":" in user_token:
+        return False
+    if len(user_token) < SHORTEST_TOKEN:
+        return True
+    user_token = user_token.strip()
+    return not user_token.startswith("/") and not is_token(user_token)
 
 
 def is_url(user_token: str) -> bool:

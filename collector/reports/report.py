@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Annotated
 
@@ -139,6 +139,15 @@ def purge_horizon_millis(limits: Limits, *, now_millis: int) -> int:
 def report_key(scope: str, report_id: str) -> bytes:
     """Hash the sender's scope and a report's id, so that ids of two senders never collide."""
     return hashlib.blake2b(f"{scope}\x1f{report_id}".encode(), digest_size=16).digest()
+
+
+def report_keys(scope: str, report_ids: Sequence[str | None]) -> list[bytes | None]:
+    """Return the `report_key` of each id; None for none."""
+    prefix = f"{scope}\x1f".encode()
+    return [
+        None if each is None else hashlib.blake2b(prefix + each.encode(), digest_size=16).digest()
+        for each in report_ids
+    ]
 
 
 def is_ahead(wire: WireReport, *, now_millis: int) -> bool:

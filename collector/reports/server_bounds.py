@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from collector.reports.columns import Columns
 from collector.reports.report import DAY_MILLIS, Report
 
 OTHER_SERVER, OTHER_PORT, OTHER_PROTOCOL = "other", 0, "unknown"
@@ -52,6 +53,8 @@ class ServerBounds:
         if known is None or known.day != now_millis // DAY_MILLIS:
             return False
         places = known.places
+        if isinstance(reports, Columns):
+            return places.issuperset(map(hash, reports.places))
         for each in reports:  # noqa: SIM110 - this is done for every report; a generator takes longer
             if hash((each.server, each.port, each.protocol)) not in places:
                 return False

@@ -6,7 +6,6 @@ import functools
 import sqlite3
 from collections.abc import Sequence
 from itertools import chain, repeat
-from operator import add
 from typing import Any
 
 from msgspec.structs import astuple
@@ -15,6 +14,7 @@ from collector.ledger import Batch, Receipt
 from collector.ledger.capacity import Amounts, Room
 from collector.ledger.sqlite.rows import ReportColumns
 from collector.ledger.sqlite.series_ids import SeriesIds, SeriesKey
+from collector.reports.columns import columns_of
 from collector.reports.report import Report
 
 _FIND_SERIES = (
@@ -24,7 +24,6 @@ _ADD_SERIES = (
     "INSERT INTO series (username, server, port, protocol) VALUES (?, ?, ?, ?) RETURNING id"
 )
 _CONTENT = "SELECT series_id, upload_bytes, download_bytes FROM report WHERE seq = ?"
-_NO_REPORTS: Sequence[Sequence[Any]] = [()] * len(Report.__struct_fields__)
 _Content = tuple[int | None, int, int]
 _Row = tuple[bytes | None, int, int, int, int, int, int | None, str, str]
 """The values of `ReportColumns` of one report."""
@@ -37,10 +36,8 @@ class CommitGroup:
         self._db = db
         self._series = series
         self._batches = batches
-        fields = [astuple(report) for batch in batches for report in batch.reports]
-        self._fields: Sequence[Sequence[Any]] = list(zip(*fields, strict=True)) or _NO_REPORTS
-        """The values of all reports, by the fields of `Report`."""
-        self._raw_bytes = list(map(add, self._fields[4], self._fields[5]))
+        columns = columns_of([batch.reports for batch in batches])
+        self._fields, self._raw_bytes = columns.fields, columns.raw_bytes
         self.keys: Sequence[bytes] = [key for key in self._fields[8] if key is not None]
         """The ids of all reports that have one."""
         self.columns = ReportColumns()

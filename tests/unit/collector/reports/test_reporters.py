@@ -257,7 +257,16 @@ def test_what_is_plainly_a_name_is_neither_a_token_nor_a_url(text):
 
 @pytest.mark.parametrize(
     ("text", "is_plain"),
-    [("alice", True), ("a" * 14, True), ("a" * 15, False), ("http://x/y", False), ("a:b", False)],
+    [
+        ("alice", True),
+        ("a" * 14, True),
+        ("a-name-of-many-letters", True),
+        ("YWxpY2UsMTc5MDAwMDAwMAabcdefghij", False),
+        (" YWxpY2UsMTc5MDAwMDAwMAabcdefghij", False),
+        ("/sub/of-a-panel-itself", False),
+        ("http://x/y", False),
+        ("a:b", False),
+    ],
 )
-def test_short_texts_without_a_colon_are_plainly_names(text, is_plain):
+def test_texts_that_are_no_tokens_and_have_no_colon_are_plainly_names(text, is_plain):
     assert is_plainly_a_name(text) is is_plain
