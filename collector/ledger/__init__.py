@@ -92,7 +92,11 @@ class ReportRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class DayRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A series' sums of one UTC day, to be exported; `change_seq` is the seq of its last report."""
+    """A series' sums of one UTC day, to be exported.
+
+    `change_seq` is the seq of its last report, or of one that was added up, and arrived on the same
+    UTC day, together with it; no other row has it.
+    """
 
     change_seq: int
     day: int

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from collector.ledger.sql import senders as sql_senders
@@ -49,7 +50,8 @@ _TO_SERIES = f"""
 """
 _TO_DAYS = f"""
     INSERT INTO usage_day AS d (day, series_id, {_COLUMNS})
-    SELECT day, series_id, {_COLUMNS} FROM temp.added WHERE true ORDER BY day, series_id
+    SELECT day, series_id, {_COLUMNS.removesuffix("change_seq")}coalesce(:after + rowid, change_seq)
+    FROM temp.added WHERE true ORDER BY rowid
     ON CONFLICT (day, series_id) DO UPDATE SET
         {added("d", "excluded")}, {later("d", "excluded")}, change_seq = excluded.change_seq
 """
@@ -66,6 +68,7 @@ _HEAR = """
     INSERT INTO heard AS h (scope, received_at) VALUES (?, ?)
     ON CONFLICT (scope) DO UPDATE SET received_at = max(h.received_at, excluded.received_at)
 """
+_DAY, _SERIES = itemgetter(1), itemgetter(2)
 _PARTS_THROUGH, _PARTS_USER = "fold_through_seq", "fold_through_user"
 
 
@@ -84,6 +87,16 @@ def add_up(db: sqlite3.Connection, sums: Sums, *, after: int, through: int) -> N
     finish(db, sums, after=after, through=through)
 
 
+def came_on_one_day(db: sqlite3.Connection, after: int, through: int) -> bool:
+    """Tell whether the reports after one seq through another arrived on the same UTC day."""
+    query = """
+        SELECT count(DISTINCT received_at / 86400000) FROM report
+        WHERE seq IN (?, (SELECT min(seq) FROM report WHERE seq > ?))
+    """
+    (days,) = db.execute(query, (through, after)).fetchone()
+    return bool(days == 1)
+
+
 def gather(
     db: sqlite3.Connection, *, after: int, through: int, after_user: str = ""
 ) -> Sequence[SumRow]:
@@ -94,13 +107,21 @@ def gather(
     return db.execute(_GATHER, (after, through, after_user)).fetchall()
 
 
-def add(db: sqlite3.Connection, added_rows: Sequence[SumRow]) -> None:
-    """Add sums to those of their series, days and users; nothing is left out of a user's."""
+def add(
+    db: sqlite3.Connection, added_rows: Sequence[SumRow], *, changes_after: int | None = None
+) -> None:
+    """Add sums to those of their series, days and users; nothing is left out of a user's.
+
+    With `changes_after` the changes of days have the seqs after it, in the order in which days are
+    stored, in place of the seqs of their last reports. See decision 0051.
+    """
     db.execute(_ADDED)
     db.execute("DELETE FROM temp.added")
-    rows.with_values(db, "INSERT INTO temp.added", added_rows)
-    for statement in (_TO_SERIES, _TO_DAYS, _TO_USERS):
-        db.execute(statement)
+    in_order = sorted(sorted(added_rows, key=_SERIES), key=_DAY)
+    rows.with_values(db, "INSERT INTO temp.added", in_order)
+    db.execute(_TO_SERIES)
+    db.execute(_TO_DAYS, {"after": changes_after})
+    db.execute(_TO_USERS)
 
 
 def finish(db: sqlite3.Connection, sums: Sums | None, *, after: int, through: int) -> None:

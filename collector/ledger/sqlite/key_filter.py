@@ -1,9 +1,10 @@
 """Tells of most new ids, without a look into the indexes, that they are not stored.
 
-A look-up in an index of millions of ids reads a page for each. Nearly all ids are new, so a bit is
-kept in memory for each value of their first bits (ids are hashes), and set if an id with these bits
-may be stored. An id whose bit is not set is new; the others are looked up. What is set is never
-cleared: so the ids of a commit that failed, or that were forgotten, are looked up in vain.
+A look-up in an index of millions of ids reads a page for each. Nearly all ids are new, so bits are
+kept in memory, and two of them are set for each id that may be stored: the place of one is the id's
+first bits (ids are hashes), and some bits that follow choose the other one near it. An id of which
+a bit is not set is new; the others are looked up. What is set is never cleared: so the ids of a
+commit that failed, or that were forgotten, are looked up in vain.
 
 At a clean end the bits are kept in a file, which the next start reads, with the ids of the reports
 that came after (`kept_filter`). Where there is none that fits, the ids that were stored before are
@@ -37,7 +38,9 @@ FEWEST_KEYS = 10_000
 LEAST_KEYS = 500_000
 """A filter has bits for so many at least: 512 KB."""
 BITS_PER_KEY = 5
-"""At least; up to twice as many. 15 % of new ids are looked up with 6.7, as for 10 million."""
+"""At least; up to twice as many. 7 % of new ids are looked up with 6.7, as for 10 million."""
+BLOCK_BITS = 64
+"""The two bits of an id are in one block, so that a slice of all ids has its own bits."""
 MOST_KEYS_PER_BIT = 1 / 3
 MOST_BITS = 2**29
 """64 MB; then ids are more than a tenth of a billion."""
@@ -135,7 +138,7 @@ def _slices_for(keys: int) -> int:
 
 
 class _Bits:
-    """A bit for each value of the first bits of a key."""
+    """Two bits for each key: that of its first bits, and another one in the same block."""
 
     def __init__(self, content: bytearray, *, keys: int = 0) -> None:
         self.bytes = content
@@ -146,25 +149,25 @@ class _Bits:
     def for_keys(cls, keys: int) -> _Bits:
         """Return bits for so many keys, none of which is set."""
         bits = max(keys, LEAST_KEYS) * BITS_PER_KEY
-        return cls(bytearray(max(SLICES * 8, min(MOST_BITS, 1 << (bits - 1).bit_length())) // 8))
+        size = max(SLICES * BLOCK_BITS, min(MOST_BITS, 1 << (bits - 1).bit_length()))
+        return cls(bytearray(size // 8))
 
     @staticmethod
     def is_size(size_bytes: int) -> bool:
         """Tell whether bits may take so much."""
-        return 0 < size_bytes <= MOST_BITS // 8 and size_bytes.bit_count() == 1
+        return BLOCK_BITS // 8 <= size_bytes <= MOST_BITS // 8 and size_bytes.bit_count() == 1
 
     @property
     def is_too_full(self) -> bool:
         size = len(self.bytes) * 8
         return size < MOST_BITS and self.keys > size * MOST_KEYS_PER_BIT
 
-    def found(self, keys: Iterable[bytes]) -> list[bytes]:
+    def found(self, keys: Sequence[bytes]) -> list[bytes]:
         """Return the keys whose bits are set."""
-        found, shift, number = self.bytes, self.shift, int.from_bytes
         return [
             key
-            for key in keys
-            if found[(bit := number(key[:PREFIX_BYTES]) >> shift) >> 3] >> (bit & 7) & 1
+            for key, prefix in zip(keys, _prefixes_of(keys), strict=True)
+            if all(self.bytes[bit >> 3] >> (bit & 7) & 1 for bit in _places(prefix, self.shift))
         ]
 
     def set(self, keys: Iterable[bytes]) -> None:
@@ -173,15 +176,21 @@ class _Bits:
 
     def claim(self, keys: Sequence[bytes]) -> list[bytes]:
         """Set the bits of keys; return the keys whose bits were set before."""
-        known, shift = self.bytes, self.shift
+        known, shift, following = self.bytes, self.shift, _following(self.shift)
         found = []
-        for key, prefix in zip(keys, _prefixes_of(keys), strict=True):
+        for key, prefix in zip(keys, _prefixes_of(keys), strict=True):  # as `_places` has them
             bit = prefix >> shift
+            other = bit ^ prefix & following
             place, mask = bit >> 3, 1 << (bit & 7)
             if (byte := known[place]) & mask:
-                found.append(key)
+                place, mask = other >> 3, 1 << (other & 7)
+                if (byte := known[place]) & mask:
+                    found.append(key)
+                else:
+                    known[place] = byte | mask
             else:
                 known[place] = byte | mask
+                known[other >> 3] |= 1 << (other & 7)
         self.keys += len(keys)
         return found
 
@@ -343,7 +352,21 @@ def _decoded(text: str) -> array[int]:
 
 
 def _set(bits: bytearray, prefixes: array[int], *, shift: int, first: int) -> None:
-    """Set the bits of keys, by their first bytes; `first` is the prefix of the first bit."""
+    """Set the bits of keys, by their first bytes; `first` is the prefix of the first block."""
+    following = _following(shift)
     for prefix in prefixes:
         bit = (prefix - first) >> shift
+        other = bit ^ prefix & following
         bits[bit >> 3] |= 1 << (bit & 7)
+        bits[other >> 3] |= 1 << (other & 7)
+
+
+def _places(prefix: int, shift: int) -> tuple[int, int]:
+    """Return the places of the bits of a key, by its first bytes."""
+    bit = prefix >> shift
+    return bit, bit ^ prefix & _following(shift)
+
+
+def _following(shift: int) -> int:
+    """Return which bits of a prefix choose the second place: such as do not choose the block."""
+    return min(1 << shift, BLOCK_BITS) - 1

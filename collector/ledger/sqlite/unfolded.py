@@ -170,6 +170,7 @@ class Folding:
         rows: Sequence[SumRow],
         rows_per_step: int,
         is_rest: bool,
+        orders_changes: bool,
     ) -> None:
         self.after, self.through = after, through
         """The seqs between which these reports are."""
@@ -178,6 +179,7 @@ class Folding:
         self.is_rest = is_rest
         """Whether it was interrupted, and more was stored before it went on."""
         self._rows, self._rows_per_step = rows, rows_per_step
+        self._orders_changes = orders_changes
         self._done = 0
 
     @property
@@ -189,6 +191,16 @@ class Folding:
     def rows_left(self) -> int:
         """How many rows are left to be added."""
         return len(self._rows) - self._done
+
+    @property
+    def changes_after(self) -> int | None:
+        """The seq after which the next rows have their seqs as changes of days.
+
+        They are at most as many as the reports, so all are within `after` and `through`, and each
+        is of one row; also where a fold goes on that was interrupted. None where a row has the seq
+        of its last report.
+        """
+        return self.through - self.rows_left if self._orders_changes else None
 
     def next_rows(self) -> Sequence[SumRow]:
         """Return the rows that are to be added next, all of each of their users."""

@@ -220,7 +220,7 @@ class SqliteLedger:
         if len(added) < folding.rows_left:
             position = Position(folding.through, added[-1][0])
             with self._transaction(is_durable=False):
-                sqlite_fold.add(self._db, added)
+                sqlite_fold.add(self._db, added, changes_after=folding.changes_after)
                 sqlite_fold.note_position(self._db, position)
             folding.note_added(added)
             self._position = position
@@ -229,12 +229,12 @@ class SqliteLedger:
         if self._indexed_seq < folding.through and not is_small:
             self.index_some()
             return True
-        bounds = {"after": folding.after, "through": folding.through}
         with self._transaction():
-            sqlite_fold.add(self._db, added)
-            sqlite_fold.finish(self._db, folding.sums, **bounds)
+            sqlite_fold.add(self._db, added, changes_after=folding.changes_after)
+            sqlite_fold.finish(self._db, folding.sums, after=folding.after, through=folding.through)
             if self._indexed_seq < folding.through:
                 key_index.index(self._db, after=self._indexed_seq, through=folding.through)
+        self._checkpoints.note_commit(pages=len(added) // SUMS_PER_PAGE)
         if self._indexed_seq < folding.through:
             self._note_indexed(folding.through)
         self._folded_seq, self._position, self._unfolded.folding = folding.through, None, None
@@ -253,9 +253,9 @@ class SqliteLedger:
                 )
         else:
             rows = sums.rows()
-        parts = 1.0
-        if through - after > REPORTS_AT_ONCE:
-            parts += PARTS_PER_REPORT * (through - after) / (series + 1)
+        parts, is_large = 1, through - after > REPORTS_AT_ONCE
+        if is_large:
+            parts += round(PARTS_PER_REPORT * (through - after) / (series + 1))
         folding = Folding(
             after=after,
             through=through,
@@ -263,6 +263,7 @@ class SqliteLedger:
             rows=rows,
             rows_per_step=max(SUMS_PER_STEP, int(len(rows) / parts) + 1),
             is_rest=through < self._last_seq,
+            orders_changes=is_large and sqlite_fold.came_on_one_day(self._db, after, through),
         )
         # from here on nothing fails: what is left out of both would never be added up
         if sums is not None:

@@ -367,6 +367,46 @@ def test_what_senders_reported_is_the_same_however_it_was_added_up(place, tmp_pa
     assert all(found[0])
 
 
+@pytest.mark.parametrize("crashes", [False, True])
+def test_a_large_fold_orders_the_changes_of_days_as_it_stores_them(place, monkeypatch, crashes):
+    monkeypatch.setattr(writer, "SUMS_PER_STEP", 5)
+    ledger = place.open()
+    store_for_all(ledger)
+    days = ((2, "s1"), (1, "s2"), (2, "s1"))  # two reports of one day and series
+    store(
+        ledger,
+        *(
+            known(100 + number, name, server=server, at=NOON_MILLIS - back * DAY_MILLIS)
+            for number, (name, (back, server)) in enumerate((n, d) for n in NAMES for d in days)
+        ),
+    )
+    assert ledger.fold_some()
+    if crashes:
+        ledger.close()
+        ledger = SqliteLedger(place.path, is_at_once=True)
+    with closing(ledger):
+        ledger.fold()
+        query = "SELECT username, change_seq FROM usage_day JOIN series ON id = series_id ORDER BY "
+        stored = ledger._db.execute(query + "day, series_id").fetchall()
+        in_parts = sorted(stored, key=lambda row: NAMES.index(row[0]) // 2)
+        last_seq = 5 * len(NAMES)
+        assert [seq for _, seq in in_parts] == list(range(last_seq - len(stored) + 1, last_seq + 1))
+        assert totals(place) == dict.fromkeys(NAMES, 3 * 5)
+
+
+def test_days_of_a_fold_over_midnight_have_the_seqs_of_their_last_reports(place):
+    with closing(place.open()) as ledger:
+        store(ledger, *(known(number, server=f"s{number % 3}") for number in range(3)))
+        ledger.record(
+            [batch(*(known(9 + number, server=f"s{(1 - number) % 3}") for number in range(3)))],
+            received_at_millis=NOON_MILLIS + DAY_MILLIS,
+            defers_sums=True,
+        )
+        ledger.fold()
+        rows = ledger._db.execute("SELECT change_seq FROM usage_day ORDER BY series_id").fetchall()
+        assert rows == [(5,), (4,), (6,)]
+
+
 class Followers:
     """Readers of the feed and of days that are shown each change once, a few at a time."""
 
