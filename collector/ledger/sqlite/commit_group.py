@@ -93,11 +93,10 @@ class CommitGroup:
     def _take_all(self) -> list[Receipt]:
         """Take reports that all fit, and none of which is a duplicate; as `_take`, but faster."""
         fields, batches = self._fields, self._batches
-        find, series_id = self._series.recent.get, self._series_id
         reporters = [repeat(it.reporter, len(it.reports)) for it in batches]
         self.columns = ReportColumns(
             keys=fields[8],
-            series_ids=[find(key) or series_id(key) for key in zip(*fields[:4], strict=True)],
+            series_ids=self._series_ids(*fields[:4]),
             upload_bytes=fields[4],
             download_bytes=fields[5],
             connections=fields[6],
@@ -155,6 +154,11 @@ class CommitGroup:
             sent = (self._find_series(series_key), report.upload_bytes, report.download_bytes)
             conflicts += stored is not None and stored != sent
         return conflicts
+
+    def _series_ids(self, *key_columns: Sequence[Any]) -> Sequence[int]:
+        """Return the ids of series, given the columns of their keys; some may be new ones."""
+        recent = zip(self._series.recent(*key_columns), zip(*key_columns, strict=True), strict=True)
+        return [self._series_id(key) if found is None else found for found, key in recent]
 
     def _series_id(self, key: SeriesKey) -> int:
         """Return the id of a series, which may be a new one."""
