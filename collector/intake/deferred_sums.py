@@ -126,7 +126,7 @@ class DeferredSums:
         if not self._outage.is_up:
             return age_seconds >= FOLD_RETRY_SECONDS
         deferred_reports = self.stored_reports - self._added_reports
-        is_much = deferred_reports >= FOLD_REPORTS or self._ledger.is_full
+        is_much = deferred_reports >= FOLD_REPORTS
         return is_much or age_seconds >= self._fold_after_seconds or self._ledger.needs_indexing
 
     def try_add_up(self) -> None:

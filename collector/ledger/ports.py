@@ -130,14 +130,9 @@ class EmbeddedLedger(Ledger, Protocol):
     def fold_some(self) -> bool:
         """Carry out a step of a fold; return whether it goes on.
 
-        A step may add up all reports of some users that were stored at the first step; with the
-        last one all these reports are in the sums. A step that failed is tried again.
+        A step may gather some of the reports that were stored at the first step, or add up all of
+        these of some users; with the last one all are in the sums. One that failed is tried again.
         """
-        ...
-
-    @property
-    def is_full(self) -> bool:
-        """Whether a fold should begin, since many sums are kept in memory."""
         ...
 
     @property

@@ -25,7 +25,7 @@ _ADD_SERIES = (
 )
 _CONTENT = "SELECT series_id, upload_bytes, download_bytes FROM report WHERE seq = ?"
 _Content = tuple[int | None, int, int]
-_Row = tuple[bytes | None, int, int, int, int, int, int | None, str, str]
+_Row = tuple[bytes | None, int, int, int, int, int, int | None, str]
 """The values of `ReportColumns` of one report."""
 
 
@@ -103,7 +103,6 @@ class CommitGroup:
             reported_at=fields[7],
             billed_bytes=fields[9],
             reporters=list(chain.from_iterable(reporters)),
-            usernames=fields[0],
         )
         start = 0
         for batch in batches:
@@ -130,9 +129,7 @@ class CommitGroup:
                 full.append(place)
                 continue
             series_id = self._series_id((username, server, port, protocol))
-            rows.append(
-                (key, series_id, up, down, connections, at, billed, batch.reporter, username)
-            )
+            rows.append((key, series_id, up, down, connections, at, billed, batch.reporter))
             if key is not None:
                 known[key] = self._after_seq + len(rows)
             raw_bytes += up + down

@@ -5,53 +5,66 @@ writes five pages all over the file per report; adding up many reports writes ea
 busy ledger appends first and adds up later. `folded_seq` is the seq up to which all reports are in
 the sums.
 
-A fold of many sums is carried out in parts, in the order of usernames, each in a transaction of its
-own: all sums of some users. Up to the last part `meta` has the seq up to which the fold adds up,
-and the user up to which it has done so; the last part moves `folded_seq`.
+The reports of a fold are first gathered: added up by series and day in a temporary table, in
+memory. Then these sums are added to those of the ledger. Of many, that is done in parts, in the
+order of usernames, each in a transaction of its own: all sums of some users. Up to the last part
+`meta` has the seq up to which the fold adds up, and the user up to which it has done so; the last
+part moves `folded_seq`.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from operator import itemgetter
 from typing import NamedTuple
 
 from collector.ledger.sql import senders as sql_senders
 from collector.ledger.sql.database import SUMS, USER_SUMS, added, later
-from collector.ledger.sqlite import rows
 from collector.ledger.sqlite.database import SqliteDatabase
-from collector.ledger.sqlite.unfolded import SumRow, Sums
+from collector.ledger.sqlite.unfolded import Folding, SenderHours
 
 MOST_SENDERS = 4096
 """What is stored of more senders is read by one query, in place of one for each."""
+SAMPLED_ROWS = 4096
+"""By the users of about so many rows the parts of a fold are made equally large."""
 _COLUMNS = (
     "upload_bytes, download_bytes, billed_bytes, connections, reports, last_used_at, change_seq"
 )
-_GATHER = """
-    SELECT s.username, r.reported_at / 86400000 AS day, r.series_id, sum(r.upload_bytes),
-        sum(r.download_bytes), sum(coalesce(r.billed_bytes, r.upload_bytes + r.download_bytes)),
-        sum(r.connections), count(*), max(r.reported_at), max(r.seq)
-    FROM report AS r JOIN series AS s ON s.id = r.series_id
-    WHERE r.seq > ? AND r.seq <= ? AND s.username > ? GROUP BY 1, 2, 3 ORDER BY 1
+_SUMS_OF_DAY = f"day INTEGER, series_id INTEGER, {_COLUMNS.replace(',', ' INTEGER,')} INTEGER"
+_TABLES = (
+    f"gathered ({_SUMS_OF_DAY}, PRIMARY KEY (day, series_id)) WITHOUT ROWID",
+    f"part ({_SUMS_OF_DAY}, username TEXT)",
+)
+_GATHER = f"""
+    INSERT INTO temp.gathered AS g (day, series_id, {_COLUMNS})
+    SELECT reported_at / 86400000, series_id, upload_bytes, download_bytes,
+        coalesce(billed_bytes, upload_bytes + download_bytes), connections, 1, reported_at, seq
+    FROM report WHERE seq > ? AND seq <= ?
+    ON CONFLICT (day, series_id) DO UPDATE SET
+        {added("g", "excluded")}, {later("g", "excluded")},
+        change_seq = max(g.change_seq, excluded.change_seq)
 """
-_ADDED = f"""
-    CREATE TEMP TABLE IF NOT EXISTS added (
-        username TEXT, day INTEGER, series_id INTEGER, {_COLUMNS.replace(",", " INTEGER,")} INTEGER
-    )
+_OF_USERS = """
+    FROM temp.gathered AS g CROSS JOIN series AS s ON s.id = g.series_id
+    WHERE (:after_user IS NULL OR s.username > :after_user)
+"""
+_SAMPLE = f"SELECT s.username {_OF_USERS} AND (g.series_id * 40503 >> 8) % :each = 0 ORDER BY 1"
+_CHOOSE = f"""
+    INSERT INTO temp.part SELECT g.*, s.username {_OF_USERS}
+        AND (:through_user IS NULL OR s.username <= :through_user) ORDER BY g.day, g.series_id
 """
 _TO_SERIES = f"""
     UPDATE series SET {added("series", "f")}, {later("series", "f")}
     FROM (
         SELECT series_id, {", ".join(f"sum({each}) AS {each}" for each in SUMS)},
             max(last_used_at) AS last_used_at
-        FROM temp.added GROUP BY series_id
+        FROM temp.part GROUP BY series_id
     ) AS f WHERE series.id = f.series_id
 """
 _TO_DAYS = f"""
     INSERT INTO usage_day AS d (day, series_id, {_COLUMNS})
     SELECT day, series_id, {_COLUMNS.removesuffix("change_seq")}coalesce(:after + rowid, change_seq)
-    FROM temp.added WHERE true ORDER BY rowid
+    FROM temp.part WHERE true ORDER BY rowid
     ON CONFLICT (day, series_id) DO UPDATE SET
         {added("d", "excluded")}, {later("d", "excluded")}, change_seq = excluded.change_seq
 """
@@ -59,7 +72,7 @@ _TO_USERS = f"""
     INSERT INTO user_total AS u (username, {", ".join(USER_SUMS)}, last_used_at, change_seq)
     SELECT username, {", ".join(f"sum({each})" for each in USER_SUMS)}, max(last_used_at),
         max(change_seq)
-    FROM temp.added WHERE true GROUP BY username ORDER BY username
+    FROM temp.part WHERE true GROUP BY username ORDER BY username
     ON CONFLICT (username) DO UPDATE SET
         {added("u", "excluded", USER_SUMS)}, {later("u", "excluded")},
         change_seq = excluded.change_seq
@@ -68,7 +81,6 @@ _HEAR = """
     INSERT INTO heard AS h (scope, received_at) VALUES (?, ?)
     ON CONFLICT (scope) DO UPDATE SET received_at = max(h.received_at, excluded.received_at)
 """
-_DAY, _SERIES = itemgetter(1), itemgetter(2)
 _PARTS_THROUGH, _PARTS_USER = "fold_through_seq", "fold_through_user"
 
 
@@ -81,10 +93,18 @@ class Position(NamedTuple):
     """Up to which user it has done so."""
 
 
-def add_up(db: sqlite3.Connection, sums: Sums, *, after: int, through: int) -> None:
-    """Add up the reports after one seq through another, of which these are the sums."""
-    add(db, sums.rows())
-    finish(db, sums, after=after, through=through)
+def add_up(db: sqlite3.Connection, hours: SenderHours | None, *, after: int, through: int) -> None:
+    """Add up the reports after one seq through another, all at once; for `hours` see `finish`."""
+    begin(db)
+    gather(db, after=after, through=through)
+    add(db)
+    finish(db, hours, after=after, through=through)
+
+
+def prepare(db: sqlite3.Connection) -> None:
+    """Make the temporary tables of a writer's connection, where they are not."""
+    for table in _TABLES:
+        db.execute(f"CREATE TEMP TABLE IF NOT EXISTS {table}")
 
 
 def came_on_one_day(db: sqlite3.Connection, after: int, through: int) -> bool:
@@ -97,44 +117,104 @@ def came_on_one_day(db: sqlite3.Connection, after: int, through: int) -> bool:
     return bool(days == 1)
 
 
-def gather(
-    db: sqlite3.Connection, *, after: int, through: int, after_user: str = ""
-) -> Sequence[SumRow]:
-    """Return what `Sums.rows` would for the reports after one seq through another.
+def begin(db: sqlite3.Connection) -> None:
+    """Have no report gathered."""
+    db.execute("DELETE FROM temp.gathered")
 
-    Those of users up to `after_user` are left out.
+
+def gather(db: sqlite3.Connection, *, after: int, through: int) -> None:
+    """Gather the reports after one seq through another."""
+    db.execute(_GATHER, (after, through))
+
+
+def gather_next(db: sqlite3.Connection, folding: Folding, *, through: int) -> None:
+    """Gather the next reports of a fold, through a seq."""
+    if folding.gathered_through == folding.after:
+        begin(db)
+    gather(db, after=folding.gathered_through, through=through)
+
+
+def divide(
+    db: sqlite3.Connection, folding: Folding, *, part_rows: int, parts_per_report: float
+) -> None:
+    """Divide a fold, whose reports are gathered, into parts of about so many rows of sums or more.
+
+    There is one part, and no more than so many others for each report and known series.
     """
-    return db.execute(_GATHER, (after, through, after_user)).fetchall()
+    (series,) = db.execute("SELECT coalesce(max(id), 0) FROM series").fetchone()
+    rows = rows_left(db, folding.after_user)
+    most = 1 + parts_per_report * (folding.through - folding.after) / (series + 1)
+    parts = round(min(most, rows / part_rows))
+    ends = ends_of_parts(db, parts=parts, rows=rows, after_user=folding.after_user)
+    folding.divide(rows=rows, ends=ends)
+
+
+def rows_left(db: sqlite3.Connection, after_user: str | None) -> int:
+    """Return how many rows of sums are gathered of the users after one, or of all."""
+    query = "SELECT count(*) FROM temp.gathered"
+    if after_user is not None:
+        query = f"SELECT count(*) {_OF_USERS}"
+    return int(db.execute(query, {"after_user": after_user}).fetchone()[0])
+
+
+def ends_of_parts(
+    db: sqlite3.Connection, *, parts: int, rows: int, after_user: str | None
+) -> Sequence[str]:
+    """Return the last user of each part but the last, of about so many equally large ones.
+
+    They are parts of the rows that `rows_left` counts.
+    """
+    each = max(1, rows // SAMPLED_ROWS)
+    sample = db.execute(_SAMPLE, {"after_user": after_user, "each": each}).fetchall()
+    if not sample:
+        return ()
+    ends = {sample[len(sample) * part // parts - 1] for part in range(1, parts)}
+    return sorted(name for (name,) in ends.difference(sample[-1:]))
 
 
 def add(
-    db: sqlite3.Connection, added_rows: Sequence[SumRow], *, changes_after: int | None = None
-) -> None:
-    """Add sums to those of their series, days and users; nothing is left out of a user's.
+    db: sqlite3.Connection,
+    *,
+    after_user: str | None = None,
+    through_user: str | None = None,
+    changes_after: int | None = None,
+) -> int:
+    """Add what is gathered of the users after one, and through another, to all of their sums.
 
-    With `changes_after` the changes of days have the seqs after it, in the order in which days are
-    stored, in place of the seqs of their last reports. See decision 0051.
+    Without the one or the other it is all. With `changes_after` the changes of days have the seqs
+    after it, in the order in which days are stored, in place of the seqs of their last reports. See
+    decision 0051. Returns how many rows of sums were added.
     """
-    db.execute(_ADDED)
-    db.execute("DELETE FROM temp.added")
-    in_order = sorted(sorted(added_rows, key=_SERIES), key=_DAY)
-    rows.with_values(db, "INSERT INTO temp.added", in_order)
+    db.execute("DELETE FROM temp.part")
+    chosen = {"after_user": after_user, "through_user": through_user}
+    rows = db.execute(_CHOOSE, chosen).rowcount
     db.execute(_TO_SERIES)
     db.execute(_TO_DAYS, {"after": changes_after})
     db.execute(_TO_USERS)
+    return rows
 
 
-def finish(db: sqlite3.Connection, sums: Sums | None, *, after: int, through: int) -> None:
+def add_next(db: sqlite3.Connection, folding: Folding) -> int:
+    """Add the next part of a fold to all of its sums; return how many rows these were."""
+    return add(
+        db,
+        after_user=folding.after_user,
+        through_user=folding.next_end,
+        changes_after=folding.changes_after,
+    )
+
+
+def finish(db: sqlite3.Connection, hours: SenderHours | None, *, after: int, through: int) -> None:
     """Add to the sums of senders, and have all reports through a seq be in the sums.
 
-    With None for the sums they are read.
+    With None for the hours of senders they are read.
     """
     database = SqliteDatabase(db)
-    if sums is None or len(sums.heard) > MOST_SENDERS:
+    if hours is None or len(hours.heard) > MOST_SENDERS:
         heard = sql_senders.add(database, after=after, through=through)
     else:
-        heard = sums.heard
-        sql_senders.add_hours(database, sums.hours())
+        heard = hours.heard
+        sql_senders.add_hours(database, hours.rows())
     db.executemany(_HEAR, sorted(heard.items()))
     note_folded(db, through)
     db.execute("DELETE FROM meta WHERE key IN (?, ?)", (_PARTS_THROUGH, _PARTS_USER))

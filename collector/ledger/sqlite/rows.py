@@ -9,8 +9,7 @@ from __future__ import annotations
 import functools
 import sqlite3
 from collections.abc import Sequence
-from itertools import chain
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from collector.ledger.corrections import SCOPE, Correction, Line
 
@@ -40,7 +39,6 @@ class ReportColumns(NamedTuple):
     billed_bytes: Sequence[int | None] = ()
     """None where they are the raw bytes."""
     reporters: Sequence[str] = ()
-    usernames: Sequence[str] = ()
 
     @property
     def size(self) -> int:
@@ -51,11 +49,6 @@ class ReportColumns(NamedTuple):
     def are_billed_as_reported(self) -> bool:
         """Whether the billed bytes of all are the raw ones."""
         return self.billed_bytes.count(None) == self.size
-
-    def at(self, places: Sequence[int]) -> ReportColumns:
-        """Return those of the reports."""
-        chosen: list[Any] = [[column[place] for place in places] for column in self]
-        return ReportColumns(*chosen)
 
 
 def append(
@@ -88,25 +81,12 @@ def append_lines(
     appended = [
         (
             *(None, it.series_id, it.upload_bytes, it.download_bytes, it.connections),
-            *(it.reported_at, it.billed_bytes, f"{SCOPE}{correction.number}", ""),
+            *(it.reported_at, it.billed_bytes, f"{SCOPE}{correction.number}"),
         )
         for it in lines
     ]
     columns = ReportColumns(*zip(*appended, strict=True))
     append(db, columns, after_seq=after_seq, received_at_millis=received_at_millis)
-
-
-def with_values(
-    db: sqlite3.Connection, before: str, rows: Sequence[Sequence[object]], after: str = ""
-) -> None:
-    """Run a statement with rows, all of the same length, in their order.
-
-    `before` and `after` are what it has around its `VALUES`, as `INSERT INTO series (id)`.
-    """
-    for start, count in _parts(len(rows)):
-        part = rows[start : start + count]
-        text = _with_values(before, after, columns=len(part[0]), rows=count)
-        db.execute(text, list(chain.from_iterable(part)))
 
 
 def insert_columns(
@@ -143,16 +123,7 @@ def _parts(rows: int) -> Sequence[tuple[int, int]]:
 
 
 @functools.lru_cache
-def _with_values(before: str, after: str, *, columns: int, rows: int) -> str:
-    return f"{before} VALUES {_marks(columns, rows)}{after}"
-
-
-@functools.lru_cache
 def _insert_columns(into: str, *, columns: int, same: int, rows: int) -> str:
     chosen = [f"column{number}" for number in range(1, columns + 1)] + ["?"] * same
-    return f"{into} SELECT {', '.join(chosen)} FROM (VALUES {_marks(columns, rows)})"
-
-
-def _marks(columns: int, rows: int) -> str:
     row = f"({', '.join('?' * columns)})"
-    return ", ".join([row] * rows)
+    return f"{into} SELECT {', '.join(chosen)} FROM (VALUES {', '.join([row] * rows)})"

@@ -28,7 +28,7 @@ from collector.ledger.sqlite.file import LEDGER, connect, lock, not_stored
 from collector.ledger.sqlite.fold import Position
 from collector.ledger.sqlite.key_filter import KeyFilter
 from collector.ledger.sqlite.series_ids import SeriesIds
-from collector.ledger.sqlite.unfolded import Folding, Sums, Unfolded
+from collector.ledger.sqlite.unfolded import Folding, SenderHours, Unfolded
 from collector.ledger.statistics_values import IdleSeries
 from collector.runtime.sqlite.background_check import check_noted
 from collector.runtime.sqlite.file import check_whole, closed_on_fault
@@ -36,13 +36,13 @@ from collector.schema import Policy
 
 KEYS_PER_STEP = 16_384
 """How many ids are indexed in one step; a few more at times."""
+REPORTS_PER_STEP = 16_384
+"""How many reports of a fold are gathered in one step."""
 SUMS_PER_STEP = 3072
 """How many rows of sums are added to in one step, at least."""
 PARTS_PER_REPORT = 0.5
 """So many parts of a fold may there be for each report and known series, and one more: each writes
 pages of all series again. That takes a fifth of a microsecond for each report then."""
-MOST_SUMS = 100_000
-"""With so many rows of sums in memory a fold should begin; then there may be twice as many."""
 REPORTS_PER_PAGE, KEYS_PER_PAGE, SUMS_PER_PAGE = 50, 16, 4
 """About how many of each a page that is written has: ids and sums are spread over their tables."""
 REPORTS_AT_ONCE = 8192
@@ -89,6 +89,7 @@ class SqliteLedger:
     def _load(self) -> None:
         """Read the cached values; after a failed commit they may be ahead of the file."""
         self._series.clear()
+        sqlite_fold.prepare(self._db)
         row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'report'").fetchone()
         self._last_seq: int = row[0] if row else 0
         (first_seq,) = self._db.execute("SELECT min(seq) FROM report").fetchone()
@@ -99,7 +100,7 @@ class SqliteLedger:
         self._capacity = self._read_capacity()
         query = "SELECT report_key, seq FROM report WHERE seq > ? AND report_key IS NOT NULL"
         keys = dict(self._db.execute(query, (self._indexed_seq,)))
-        self._unfolded = Unfolded(keys, sums=None if self.unfolded_reports else Sums())
+        self._unfolded = Unfolded(keys, hours=None if self.unfolded_reports else SenderHours())
 
     def _read_capacity(self) -> Capacity:
         return Capacity(sql_capacity.nearly_full(self._database))
@@ -163,7 +164,7 @@ class SqliteLedger:
             self.fold()
         self._filter.keep_up(self._last_seq - self._first_seq, self._unfolded.keys)
         group = CommitGroup(self._db, self._series, batches)
-        after_seq, sums = self._last_seq, Sums()
+        after_seq = self._last_seq
         with self._transaction():
             room = self._room_for(batches, group.offered)
             # claimed whatever becomes of the commit
@@ -179,27 +180,23 @@ class SqliteLedger:
             if alongside is not None:
                 alongside(self._database, receipts)
             if not defers_sums and columns.size:
-                sums.add_commit(
-                    columns, group.sent, after_seq=after_seq, at_millis=received_at_millis
-                )
-                sqlite_fold.add_up(self._db, sums, after=after_seq, through=last_seq)
+                hours = SenderHours()
+                hours.add(group.sent, at_millis=received_at_millis)
+                sqlite_fold.add_up(self._db, hours, after=after_seq, through=last_seq)
                 key_index.index(self._db, after=self._indexed_seq, through=last_seq)
         self._last_seq = last_seq
         self._checkpoints.note_commit(pages=3 + columns.size // REPORTS_PER_PAGE)
         self._capacity.note(**group.taken._asdict(), room=room)
         self._is_run_noted = self._is_run_noted or bool(columns.size)
         if defers_sums:
-            self._unfolded.keys |= group.seqs
             try:
-                self._unfolded.add(
-                    columns, group.sent, after_seq=after_seq, at_millis=received_at_millis
-                )
+                self._unfolded.add(group.seqs, group.sent, at_millis=received_at_millis)
             except BaseException:  # as for want of memory; what is stored is read again
                 self._load()
                 raise
         elif columns.size:
             self._folded_seq = self._indexed_seq = last_seq
-            self._unfolded.keys.clear()
+            self._unfolded.forget_keys(last_seq)
         return receipts
 
     def fold(self) -> None:
@@ -216,73 +213,68 @@ class SqliteLedger:
         if self._folded_seq == self._last_seq:
             return False
         folding = self._unfolded.folding or self._begin_fold()
-        added, is_small = folding.next_rows(), folding.reports <= REPORTS_AT_ONCE
-        if len(added) < folding.rows_left:
-            position = Position(folding.through, added[-1][0])
-            with self._transaction(is_durable=False):
-                sqlite_fold.add(self._db, added, changes_after=folding.changes_after)
-                sqlite_fold.note_position(self._db, position)
-            folding.note_added(added)
-            self._position = position
-            self._checkpoints.note_commit(pages=len(added) // SUMS_PER_PAGE)
+        through, is_small = folding.through, folding.is_small
+        if folding.gathered_through < through and not is_small:
+            self._gather_some(folding)
             return True
-        if self._indexed_seq < folding.through and not is_small:
+        if (end := folding.next_end) is not None:
+            position = Position(through, end)
+            with self._transaction(is_durable=False):
+                added = sqlite_fold.add_next(self._db, folding)
+                sqlite_fold.note_position(self._db, position)
+            folding.note_added(end, rows=added)
+            self._position = position
+            self._checkpoints.note_commit(pages=added // SUMS_PER_PAGE)
+            return True
+        if self._indexed_seq < through and not is_small:
             self.index_some()
             return True
         with self._transaction():
-            sqlite_fold.add(self._db, added, changes_after=folding.changes_after)
-            sqlite_fold.finish(self._db, folding.sums, after=folding.after, through=folding.through)
-            if self._indexed_seq < folding.through:
-                key_index.index(self._db, after=self._indexed_seq, through=folding.through)
-        self._checkpoints.note_commit(pages=len(added) // SUMS_PER_PAGE)
-        if self._indexed_seq < folding.through:
-            self._note_indexed(folding.through)
-        self._folded_seq, self._position, self._unfolded.folding = folding.through, None, None
+            if is_small:
+                sqlite_fold.gather_next(self._db, folding, through=through)
+            added = sqlite_fold.add_next(self._db, folding)
+            sqlite_fold.finish(self._db, folding.hours, after=folding.after, through=through)
+            if self._indexed_seq < through:
+                key_index.index(self._db, after=self._indexed_seq, through=through)
+        if self._indexed_seq < through:
+            self._note_indexed(through)
+        self._checkpoints.note_commit(pages=added // SUMS_PER_PAGE)
+        self._folded_seq, self._position, self._unfolded.folding = through, None, None
         return folding.is_rest
 
     def _begin_fold(self) -> Folding:
         """Begin a fold of all that is stored; or go on with one that was interrupted."""
-        unfolded, after = self._unfolded, self._folded_seq
-        through, after_user = self._position or (self._last_seq, "")
-        (series,) = self._db.execute("SELECT coalesce(max(id), 0) FROM series").fetchone()
-        sums, sums_after = unfolded.sums, Sums()
-        if sums is None:
-            with self._transaction():
-                rows = sqlite_fold.gather(
-                    self._db, after=after, through=through, after_user=after_user
-                )
-        else:
-            rows = sums.rows()
-        parts, is_large = 1, through - after > REPORTS_AT_ONCE
-        if is_large:
-            parts += round(PARTS_PER_REPORT * (through - after) / (series + 1))
-        folding = Folding(
+        unfolded, hours_after, after = self._unfolded, SenderHours(), self._folded_seq
+        through, after_user = self._position or (self._last_seq, None)
+        is_large = through - after > REPORTS_AT_ONCE
+        unfolded.folding = folding = Folding(
             after=after,
             through=through,
-            sums=sums,
-            rows=rows,
-            rows_per_step=max(SUMS_PER_STEP, int(len(rows) / parts) + 1),
+            after_user=after_user,
+            hours=unfolded.hours,
+            is_small=not is_large,
             is_rest=through < self._last_seq,
             orders_changes=is_large and sqlite_fold.came_on_one_day(self._db, after, through),
         )
-        # from here on nothing fails: what is left out of both would never be added up
-        if sums is not None:
-            sums.forget_rows()
         if through == self._last_seq:
-            unfolded.sums = sums_after
-        unfolded.folding = folding
+            unfolded.hours = hours_after
         return folding
 
-    @property
-    def is_full(self) -> bool:
-        """Whether a fold should begin, since many sums are kept in memory."""
-        sums = self._unfolded.sums
-        return sums is not None and len(sums) >= MOST_SUMS
+    def _gather_some(self, folding: Folding) -> None:
+        """Gather the next reports of a fold; with the last ones it is divided into parts."""
+        through = min(folding.gathered_through + REPORTS_PER_STEP, folding.through)
+        with self._transaction(is_durable=False):
+            sqlite_fold.gather_next(self._db, folding, through=through)
+            if through == folding.through:
+                sqlite_fold.divide(
+                    self._db, folding, part_rows=SUMS_PER_STEP, parts_per_report=PARTS_PER_REPORT
+                )
+        folding.gathered_through = through
 
     @property
     def needs_indexing(self) -> bool:
         """Whether `index_some` should be called, since many ids are kept in memory."""
-        return len(self._unfolded.keys) >= KEYS_PER_STEP
+        return self._unfolded.ids >= KEYS_PER_STEP
 
     def index_some(self) -> None:
         """Index the oldest ids that are not indexed yet, in a commit of its own."""

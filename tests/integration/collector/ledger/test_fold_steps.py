@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import sqlite3
 import tempfile
 from collections import Counter
@@ -19,14 +20,8 @@ from hypothesis import strategies as st
 from collector.errors import NotStoredError
 from collector.ledger import Receipt
 from collector.ledger.sql import capacity as sql_capacity
-from collector.ledger.sqlite import key_index, unfolded, writer
-from collector.ledger.sqlite.rows import (
-    MOST_ROWS,
-    ReportColumns,
-    append,
-    insert_columns,
-    with_values,
-)
+from collector.ledger.sqlite import fold, key_index, unfolded, writer
+from collector.ledger.sqlite.rows import MOST_ROWS, ReportColumns, append, insert_columns
 from collector.ledger.sqlite.writer import SqliteLedger
 from collector.reports.report import DAY_MILLIS, Report
 from tests.support.collector.ledgers import NOON_MILLIS, SqlitePlace, batch, report
@@ -35,6 +30,7 @@ SLICE = 4
 SMALL_STEPS = {
     "KEYS_PER_STEP": SLICE,
     "REPORTS_AT_ONCE": SLICE,
+    "REPORTS_PER_STEP": SLICE,
     "SUMS_PER_STEP": 1,
     "PARTS_PER_REPORT": 1e9,
 }
@@ -92,6 +88,10 @@ def store_for_all(ledger: SqliteLedger, *, names: Sequence[str] = NAMES) -> None
     store(ledger, *(known(number, name, server=server) for number, (name, server) in many))
 
 
+GATHERING_STEPS = 3
+"""Of a fold of these reports."""
+
+
 def count_of_users(ledger: SqliteLedger) -> int:
     return int(ledger._db.execute("SELECT count(*) FROM user_total").fetchone()[0])
 
@@ -103,7 +103,7 @@ def test_each_step_adds_up_some_users_and_the_feed_has_all_after_the_last(place)
         while ledger.fold_some():
             assert totals(place) == {}
             steps.append(count_of_users(ledger))
-        assert steps == [1, 2, 3, 4, 4, 4], "the ids are indexed before the last users"
+        assert steps == [0, 0, 0, 1, 2, 3, 4, 4, 4], "the ids are indexed before the last users"
         assert totals(place) == dict.fromkeys(NAMES, 6)
         assert ledger.fold_some() is False
 
@@ -119,7 +119,7 @@ def test_a_users_total_with_what_is_not_added_up_is_the_same_between_any_two_ste
                 assert sql_capacity.total_of(ledger._database, name) == (6, 6)
 
 
-@pytest.mark.parametrize("steps", range(7))
+@pytest.mark.parametrize("steps", range(10))
 def test_a_crash_between_steps_leaves_a_fold_that_goes_on(place, steps):
     with closing(place.open()) as ledger:
         store_for_all(ledger)
@@ -142,7 +142,7 @@ def test_a_crash_between_steps_leaves_a_fold_that_goes_on(place, steps):
         assert store(ledger, known(0), known(900), known(901)) == Receipt(0, 3, 2)
 
 
-@pytest.mark.parametrize("steps", range(6))
+@pytest.mark.parametrize("steps", range(9))
 def test_days_are_dropped_of_users_that_are_added_up_and_no_part_of_them_later(place, steps):
     with closing(place.open()) as ledger:
         store_for_all(ledger)
@@ -153,7 +153,7 @@ def test_days_are_dropped_of_users_that_are_added_up_and_no_part_of_them_later(p
         ledger.fold()
         assert totals(place) == dict.fromkeys(NAMES, 6)
         (kept,) = ledger._db.execute("SELECT count(*) FROM usage_day").fetchone()
-        assert kept == (0 if steps else 2 * len(NAMES))
+        assert kept == (0 if steps > GATHERING_STEPS else 2 * len(NAMES))
 
 
 @pytest.mark.parametrize(("parts_per_report", "steps"), [(0.0, 1), (1.5, 2), (1e9, 5)])
@@ -163,12 +163,13 @@ def test_a_fold_has_as_many_parts_as_cost_little_for_each_report(
     """Each part may write pages of all series again: ten here, of ten reports."""
     monkeypatch.setattr(writer, "PARTS_PER_REPORT", parts_per_report)
     monkeypatch.setattr(writer, "KEYS_PER_STEP", 100)
+    monkeypatch.setattr(writer, "REPORTS_PER_STEP", 100)
     with closing(place.open()) as ledger:
         store_for_all(ledger)
         found = 0
         while ledger.fold_some():
             found += 1
-        assert found == steps
+        assert found == 1 + steps, "one gathers the reports"
         assert totals(place) == dict.fromkeys(NAMES, 6)
 
 
@@ -179,25 +180,14 @@ def test_ids_are_indexed_when_there_are_many_and_apart_from_sums(place):
         store(ledger, known(SLICE - 1), report())
         assert ledger.needs_indexing
         ledger.index_some()
-        assert not ledger._unfolded.keys
+        assert not ledger._unfolded.ids
         assert totals(place) == {}
         store(ledger, known(100))
     with closing(SqliteLedger(place.path, is_at_once=True)) as ledger:
-        assert len(ledger._unfolded.keys) == 1, "no more are read again"
+        assert ledger._unfolded.ids == 1, "no more are read again"
         assert store(ledger, *(known(number) for number in [*range(SLICE), 100])).duplicates == 5
         ledger.fold()
         assert totals(place) == {"alice": 3 * (SLICE + 2)}
-
-
-def test_a_fold_begins_when_there_are_many_sums(place, monkeypatch):
-    monkeypatch.setattr(writer, "MOST_SUMS", 3)
-    with closing(place.open()) as ledger:
-        store(ledger, *(known(number, server=f"s{number % 2}") for number in range(10)))
-        assert not ledger.is_full
-        store(ledger, known(99, at=NOON_MILLIS - DAY_MILLIS))
-        assert ledger.is_full
-        ledger.fold()
-        assert not ledger.is_full
 
 
 def test_few_reports_are_added_up_in_one_step(place):
@@ -230,7 +220,7 @@ def test_reports_between_steps_are_added_up_by_the_next_fold(place):
         assert totals(place) == {"alice": 6 * SLICE, "bob": 3 * more}
 
 
-@pytest.mark.parametrize("steps", range(6))
+@pytest.mark.parametrize("steps", range(7))
 def test_a_commit_that_adds_up_at_once_includes_a_fold_under_way(place, steps):
     with closing(place.open()) as ledger:
         store(ledger, *(known(number) for number in range(2 * SLICE)))
@@ -241,13 +231,15 @@ def test_a_commit_that_adds_up_at_once_includes_a_fold_under_way(place, steps):
         assert store(ledger, known(0), known(1000)) == Receipt(0, 2, 1)
 
 
-@pytest.mark.parametrize("steps", range(5))
-@pytest.mark.parametrize("fails", ["index", "add", "note_position", "finish"])
+@pytest.mark.parametrize("steps", range(8))
+@pytest.mark.parametrize(
+    "fails", ["index", "gather", "ends_of_parts", "add", "note_position", "finish"]
+)
 def test_a_step_that_fails_is_tried_again(place, monkeypatch, steps, fails):
     def fail(*_, **__):
         raise sqlite3.OperationalError("no such luck")
 
-    target = key_index if fails == "index" else writer.sqlite_fold
+    target = key_index if fails == "index" else fold
     with closing(place.open()) as ledger:
         store_for_all(ledger)
         for _ in range(steps):
@@ -263,17 +255,16 @@ def test_a_step_that_fails_is_tried_again(place, monkeypatch, steps, fails):
         assert totals(place) == dict.fromkeys(NAMES, 6)
 
 
-@pytest.mark.parametrize("fails", ["add", "add_commit"])
+@pytest.mark.parametrize("fails", ["Unfolded", "SenderHours"])
 def test_reports_that_are_stored_and_not_in_memory_count_once(place, monkeypatch, fails):
     def fail(*_, **__):
         raise MemoryError
 
-    target = unfolded.Unfolded if fails == "add" else unfolded.Sums
     with closing(place.open()) as ledger:
         store_for_all(ledger)
         ledger.fold_some()
         with monkeypatch.context() as patch:
-            patch.setattr(target, fails, fail)
+            patch.setattr(getattr(unfolded, fails), "add", fail)
             with pytest.raises(MemoryError):
                 store(ledger, known(900, "bob"))
         assert store(ledger, known(900, "bob")) == Receipt(0, 1)
@@ -350,7 +341,7 @@ def test_what_senders_reported_is_the_same_however_it_was_added_up(place, tmp_pa
     for number, most in enumerate((256, 0)):
         here = SqlitePlace(path=tmp_path / f"{number}.sqlite3")
         with closing(here.open()) as ledger, pytest.MonkeyPatch.context() as patch:
-            patch.setattr(writer.sqlite_fold, "MOST_SENDERS", most)
+            patch.setattr(fold, "MOST_SENDERS", most)
             for at, sender in ((0, "reporter:a"), (3_600_000, "user:b"), (DAY_MILLIS, "user:b")):
                 ledger.record(
                     [batch(report(), reporter=sender), batch(report("bob"), reporter="reporter:c")],
@@ -369,7 +360,7 @@ def test_what_senders_reported_is_the_same_however_it_was_added_up(place, tmp_pa
 
 @pytest.mark.parametrize("crashes", [False, True])
 def test_a_large_fold_orders_the_changes_of_days_as_it_stores_them(place, monkeypatch, crashes):
-    monkeypatch.setattr(writer, "SUMS_PER_STEP", 5)
+    monkeypatch.setattr(writer, "SUMS_PER_STEP", 7)
     ledger = place.open()
     store_for_all(ledger)
     days = ((2, "s1"), (1, "s2"), (2, "s1"))  # two reports of one day and series
@@ -380,7 +371,8 @@ def test_a_large_fold_orders_the_changes_of_days_as_it_stores_them(place, monkey
             for number, (name, (back, server)) in enumerate((n, d) for n in NAMES for d in days)
         ),
     )
-    assert ledger.fold_some()
+    while ledger._position is None:
+        assert ledger.fold_some()
     if crashes:
         ledger.close()
         ledger = SqliteLedger(place.path, is_at_once=True)
@@ -448,7 +440,7 @@ moves = st.lists(
     st.one_of(
         st.lists(reports, min_size=1, max_size=8),
         st.lists(reports, min_size=1, max_size=8).map(lambda found: (found,)),  # added up at once
-        st.integers(1, 4),  # steps of a fold
+        st.integers(1, 8),  # steps of a fold
         st.just("index"),
         st.just("crash"),
         st.just("commit fails"),
@@ -500,14 +492,15 @@ def test_every_report_counts_once_through_steps_crashes_and_failures(moves):
             ledger.close()
 
 
-def test_sums_in_memory_are_those_that_the_reports_give(place):
+def test_what_is_gathered_is_the_same_however_many_reports_at_once(place):
     with closing(place.open()) as ledger:
         for each in range(3):
             ledger._db.execute(
                 "INSERT INTO series (id, username, server, port, protocol) VALUES (?, ?, ?, 1, '')",
                 (each, NAMES[each // 2], str(each)),
             )
-        sums = unfolded.Sums()
+        ledger._db.execute("INSERT INTO sqlite_sequence VALUES ('report', 0)")
+        wanted: dict[tuple[int, int], list[int]] = {}
         for after, billed, change in (
             *((0, (None,), 7), (40, (None, 0, 7), -(10**7)), (70, (None,), -(10**7))),
             *((100, (None,), -1), (130, (None, 900), 1), (160, (None,), 7)),
@@ -522,34 +515,73 @@ def test_sums_in_memory_are_those_that_the_reports_give(place):
                 reported_at=[NOON_MILLIS + seq * change for seq in seqs],
                 billed_bytes=[billed[seq % len(billed)] for seq in seqs],
                 reporters=["r" if seq < 60 else "s" for seq in seqs],
-                usernames=[NAMES[seq % 3 // 2] for seq in seqs],
             )
             ledger._db.execute("UPDATE sqlite_sequence SET seq = ?", (after,))
-            if not after:
-                ledger._db.execute("INSERT INTO sqlite_sequence VALUES ('report', 0)")
             append(ledger._db, columns, after_seq=after, received_at_millis=5)
-            sums.add(columns, after_seq=after)
-        read = writer.sqlite_fold.gather(ledger._db, after=0, through=200)
-        assert sorted(map(tuple, sums.rows())) == sorted(read)
-        assert [row[0] for row in sums.rows()] == [row[0] for row in read]
-        assert len(read) > 6
-        later = writer.sqlite_fold.gather(ledger._db, after=0, through=200, after_user="alice")
-        assert later == [row for row in read if row[0] == "bob"]
+            for _, series_id, up, down, connections, at, amount, _, seq in zip(
+                *columns, seqs, strict=True
+            ):
+                row = wanted.setdefault((at // DAY_MILLIS, series_id), [0, 0, 0, 0, 0, 0, 0])
+                more = (up, down, up + down if amount is None else amount, connections, 1)
+                row[:5] = [sum(pair) for pair in zip(row, more, strict=False)]
+                row[5:] = [max(at, row[5]), seq]
+        assert len(wanted) > 6
+        for step in (1, 7, 200):
+            fold.begin(ledger._db)
+            for after in range(0, 200, step):
+                fold.gather(ledger._db, after=after, through=after + step)
+            found = ledger._db.execute("SELECT * FROM temp.gathered").fetchall()
+            assert {row[:2]: list(row[2:]) for row in found} == wanted
+            assert fold.rows_left(ledger._db, None) == len(found) == len(wanted)
 
 
-@pytest.mark.parametrize("by_column", [True, False])
+@given(
+    sizes=st.lists(st.integers(1, 5), min_size=1, max_size=12),
+    parts=st.integers(1, 15),
+    sampled=st.sampled_from([1, 4, 1000]),
+    done=st.integers(0, 12),
+)
+@settings(max_examples=60)
+def test_parts_have_each_user_once(sizes, parts, sampled, done):
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fold, "SAMPLED_ROWS", sampled)
+        place = SqlitePlace(path=Path(folder) / "ledger.sqlite3")
+        with closing(place.open()) as ledger:
+            names = [f"user{number:02}" for number in range(len(sizes))]
+            many = [
+                (name, at) for name, size in zip(names, sizes, strict=True) for at in range(size)
+            ]
+            store(ledger, *(report(name, server=f"s{at}") for name, at in reversed(many)))
+            fold.begin(ledger._db)
+            fold.gather(ledger._db, after=0, through=len(many))
+            after_user = names[done - 1] if 0 < done <= len(names) else None
+            left = [(name, at) for name, at in many if name > (after_user or "")]
+            ends = fold.ends_of_parts(
+                ledger._db, parts=parts, rows=len(left), after_user=after_user
+            )
+            assert len(ends) < parts
+            bounds = [after_user, *ends, None]
+            rows = [
+                fold.add(ledger._db, after_user=first, through_user=last)
+                for first, last in itertools.pairwise(bounds)
+            ]
+            assert sum(rows) == len(left) == fold.rows_left(ledger._db, after_user)
+            assert all(rows) or not left
+            if sampled == 1000 and left:
+                assert max(rows) <= len(left) / parts + max(sizes)
+            found = ledger._db.execute("SELECT username, reports FROM user_total").fetchall()
+            assert dict(found) == Counter(name for name, _ in left)
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 3, MOST_ROWS - 1, MOST_ROWS, MOST_ROWS + 1, 2047])
-def test_many_rows_are_inserted_in_their_order_by_few_statements(count, by_column):
+def test_many_rows_are_inserted_in_their_order_by_few_statements(count):
     with closing(sqlite3.connect(":memory:")) as db:
         db.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, a, b, c)")
         statements: list[str] = []
         db.set_trace_callback(statements.append)
         rows = [(number, str(number), "same") for number in range(count)]
-        if by_column:
-            columns = [[row[place] for row in rows] for place in (0, 1)]
-            insert_columns(db, "INSERT INTO t (a, b, c)", columns, same=["same"])
-        else:
-            with_values(db, "INSERT INTO t (a, b, c)", rows)
+        columns = [[row[place] for row in rows] for place in (0, 1)]
+        insert_columns(db, "INSERT INTO t (a, b, c)", columns, same=["same"])
         db.set_trace_callback(None)
         assert db.execute("SELECT a, b, c FROM t ORDER BY id").fetchall() == rows
         inserts = [each for each in statements if each.startswith("INSERT")]
