@@ -1,9 +1,11 @@
 """What waits for what at a panel that takes 200 ms for each answer, in virtual time.
 
     uv run --group bench python benchmarks/slow_panel.py [--moving 1600] [--per-second 80]
+        [--commit-ms 3]
 
 The bridge and a simulated panel share this process, whose clock stands still while they compute:
-the figures are waiting alone, and the same on every machine. 80 limits a second have to be
+the figures are waiting alone, and the same on every machine. `--commit-ms` is how long a commit of
+the bridge's store takes, for which nothing else of the bridge runs. 80 limits a second have to be
 published, and two users a second use up their quotas, while a pass over all is under way. With a
 high `--per-second` all limits wait at once, and the time is what the bridge takes for them.
 """
@@ -45,6 +47,7 @@ time.monotonic = lambda: TIMES.now_seconds  # before the bridge's modules are re
 
 from crossings import settle  # noqa: E402
 
+from marzban_bridge.store.handle import StoreHandle  # noqa: E402
 from tests.support.bridge.bridge_builders import gib  # noqa: E402
 from tests.support.bridge.world import World  # noqa: E402
 
@@ -81,6 +84,21 @@ class SlowPanel(httpx.AsyncBaseTransport):
         return await self._inner.handle_async_request(request)
 
 
+class SlowCommits:
+    """Lets the bridge's clock go on by the time of each commit, and counts them."""
+
+    def __init__(self, *, seconds: float) -> None:
+        self.count = 0
+        commit = StoreHandle._commit  # noqa: SLF001 - measured
+
+        def slow_commit(handle: StoreHandle) -> None:
+            self.count += 1
+            TIMES.now_seconds += seconds
+            commit(handle)
+
+        StoreHandle._commit = slow_commit  # type: ignore[method-assign]  # noqa: SLF001
+
+
 def main() -> int:
     """Measure once and print what waited how long."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -93,6 +111,7 @@ def main() -> int:
         default=1.0,
         help="answers take from 200 ms to so many times as long, evenly distributed (1)",
     )
+    parser.add_argument("--commit-ms", type=float, default=0.0)
     arguments = parser.parse_args()
     SlowPanel.longest_factor = arguments.longest_factor
     loop = asyncio.SelectorEventLoop(TIMES)
@@ -103,8 +122,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         world = World(Path(folder))
         panel = settle(world, [*moving, *crossing], slowed=SlowPanel)
+        commits = SlowCommits(seconds=arguments.commit_ms / 1000)
         world.run(measure(world, panel, moving, crossing, per_second=arguments.per_second))
         world.close()
+        print(f"{commits.count:,} commits")  # noqa: T201
     return 0
 
 

@@ -190,7 +190,7 @@ class BatchSettler:
         settled, left = Settled(), list(keys)
         while left:
             async with self._list_turn.taken() as to_begin:
-                count = self._limit.users
+                count = self._limit.users_at_no_crossing
                 group, left = left[:count], left[count:]
                 if len(group) == 1:
                     to_begin.end()

@@ -12,6 +12,7 @@ from marzban_bridge.errors import PanelUnavailableError
 from marzban_bridge.reconcile.users.concurrency import (
     CROSSINGS_IN_A_ROW,
     FEWEST_USERS,
+    FIRST_WRITES,
     MOST_USERS,
     RENEWAL_WRITES,
     ConcurrencyLimit,
@@ -32,7 +33,7 @@ class Panel:
             count = users or self.limit.users
             async with contextlib.AsyncExitStack() as places:
                 for _ in range(count):
-                    await places.enter_async_context(self.limit.place(Urgency.PUBLISH))
+                    await places.enter_async_context(self.limit.place(Urgency.CROSSING))
                 with self.limit.writing():
                     self.now += self.seconds(count)
 
@@ -41,9 +42,19 @@ class Panel:
         async with contextlib.AsyncExitStack() as places:
             count = self.limit.users
             for _ in range(count):
-                await places.enter_async_context(self.limit.place(Urgency.PUBLISH))
+                await places.enter_async_context(self.limit.place(Urgency.CROSSING))
             with contextlib.ExitStack() as writes:
                 for _ in range(count):
+                    writes.enter_context(self.limit.writing())
+                self.now += self.seconds(count)
+
+    async def write_in_turn(self):
+        """Write to as many users as allowed, each of whom begins as soon as it has its place."""
+        async with contextlib.AsyncExitStack() as places:
+            with contextlib.ExitStack() as writes:
+                count = self.limit.users
+                for _ in range(count):
+                    await places.enter_async_context(self.limit.place(Urgency.CROSSING))
                     writes.enter_context(self.limit.writing())
                 self.now += self.seconds(count)
 
@@ -65,6 +76,34 @@ async def test_a_panel_that_is_far_away_is_asked_for_twice_as_many_after_each_an
         limits.append(panel.limit.users)
         await panel.write_together()
     assert limits == [4, 4, 5, 10, 20, 32], "the panel is measured with few at first"
+
+
+async def test_users_who_begin_one_after_the_other_are_as_many_at_once():
+    """Each was counted with those before it only, so that the limit took 10 s to grow."""
+    panel = Panel(lambda _: 0.2)
+    limits = []
+    for _ in range(6):
+        limits.append(panel.limit.users)
+        await panel.write_in_turn()
+    assert limits == [4, 4, 5, 10, 20, 32]
+
+
+async def test_the_limit_shrinks_at_once_to_what_the_panel_serves_and_no_further():
+    panel = Panel(in_threads(10, 0.2))
+    limits = []
+    for _ in range(30):
+        limits.append(panel.limit.users)
+        await panel.write_in_turn()
+    assert max(limits) <= 24
+    assert all(10 <= limit <= 14 for limit in limits[7:])
+
+
+async def test_answers_that_are_a_little_late_with_many_users_keep_the_limit():
+    """The bridge takes a few milliseconds for each user, and its own answers are late by that."""
+    panel = Panel(lambda users: 0.2 + 0.0008 * users)
+    for _ in range(30):
+        await panel.write_in_turn()
+    assert panel.limit.users >= MOST_USERS - 4
 
 
 async def test_of_a_panel_that_lets_users_wait_no_more_are_asked_for_at_a_time_than_before():
@@ -129,6 +168,34 @@ async def test_after_many_writes_what_the_panel_takes_is_measured_again():
     panel.seconds = lambda _: 0.4
     await panel.write(100)
     assert panel.limit.users == MOST_USERS
+
+
+async def test_a_panel_that_is_as_it_was_when_it_is_measured_again_is_asked_for_as_many():
+    """The limit grew from the fewest users each time, for a second of each ten."""
+    panel = Panel(lambda _: 0.2)
+    await panel.write(RENEWAL_WRITES)
+    assert panel.limit.users == FEWEST_USERS
+    panel.seconds = lambda _: 0.22
+    await panel.write(FIRST_WRITES)
+    assert panel.limit.users == MOST_USERS
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.4])
+async def test_a_panel_that_is_another_when_it_is_measured_again_is_asked_for_few_at_first(seconds):
+    panel = Panel(lambda _: 0.2)
+    await panel.write(RENEWAL_WRITES)
+    panel.seconds = lambda _: seconds
+    await panel.write(FIRST_WRITES)
+    assert panel.limit.users <= FEWEST_USERS + 1
+
+
+async def test_a_panel_that_was_away_is_not_asked_for_as_many_as_before():
+    panel = Panel(lambda _: 0.2)
+    await panel.write(RENEWAL_WRITES)
+    with pytest.raises(PanelUnavailableError), panel.limit.writing():
+        raise PanelUnavailableError("away")
+    await panel.write(FIRST_WRITES)
+    assert panel.limit.users <= FEWEST_USERS + 1
 
 
 async def test_a_panel_that_is_away_is_asked_for_few_when_it_is_back():
@@ -210,6 +277,28 @@ async def order_of(limit, crossings, publishes):
 
 async def test_crossings_come_before_all_others_that_wait():
     assert await order_of(ConcurrencyLimit(), "xyz", "abcd") == list("xyzabcd")
+
+
+async def test_a_crossing_finds_a_place_that_others_leave_free():
+    """All others begin together, and so the next place is free when the first of them ends."""
+    limit, began = ConcurrencyLimit(), []
+    limit._set(MOST_USERS)
+
+    async def settle(name, urgency):
+        async with limit.place(urgency):
+            began.append(name)
+            await asyncio.Event().wait()
+
+    async with asyncio.TaskGroup() as tasks:
+        others = [
+            tasks.create_task(settle(number, Urgency.PUBLISH)) for number in range(2 * MOST_USERS)
+        ]
+        await asyncio.sleep(0)
+        others.append(tasks.create_task(settle("x", Urgency.CROSSING)))
+        await asyncio.sleep(0)
+        for task in others:
+            task.cancel()
+    assert began == [*range(MOST_USERS - 2), "x"]
 
 
 async def test_a_flood_of_crossings_does_not_starve_the_others():
