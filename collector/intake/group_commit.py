@@ -58,6 +58,10 @@ class GroupCommit:
 
     `record` stores batches in one commit. The thread runs what `start` is given: a loop of `take`
     and `do`. `on_answered` is called in the event loop after the callers of a commit are answered.
+
+    `gather_seconds` tells for how long requests wait for more of them while nothing is being
+    stored; they do not once there are as many reports as were answered and have come since. They
+    wait in the event loop: so the thread is woken once for a commit.
     """
 
     def __init__(
@@ -66,15 +70,25 @@ class GroupCommit:
         options: IngestOptions,
         *,
         on_answered: Callable[[], None] = lambda: None,
+        gather_seconds: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._record = record
         self._metrics = options.metrics
         self._max_queued_reports = options.max_queued_reports
         self._max_group_reports = options.max_group_reports
         self._on_answered = on_answered
+        self._gather_seconds = gather_seconds
         self._queue: queue.SimpleQueue[_Store | _Task | None] = queue.SimpleQueue()
         self._submitted: list[_Store] = []
-        self._queued_reports = 0
+        """Requests that the thread does not have yet."""
+        self._submitted_reports = self._queued_reports = 0
+        self._is_scheduled = False
+        """Whether it is settled when the thread is to have them."""
+        self._is_held = False
+        """Whether that is to be settled with the answers to what is being stored."""
+        self._gathering: asyncio.TimerHandle | None = None
+        self._expected_reports = 0
+        """So many reports are not waited for any longer."""
         self._metrics.queued_reports.set_function(lambda: self._queued_reports)
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -130,15 +144,42 @@ class GroupCommit:
                 f"{self._queued_reports} reports are waiting to be stored; try again in a second"
             )
         self._queued_reports += size
-        if not self._submitted:
-            asyncio.get_running_loop().call_soon(self._hand_over)
+        self._submitted_reports += size
         self._submitted.append(_Store(batch, on_stored))
+        if not self._is_scheduled:
+            self._schedule()
+        elif self._gathering and self._submitted_reports >= self._expected_reports:
+            self._hand_over_soon()
+
+    def _schedule(self) -> None:
+        """Have the submitted requests handed over now or later."""
+        self._is_scheduled, self._is_held = True, False
+        seconds = self._gather_seconds()
+        if seconds and self._submitted_reports < self._queued_reports:
+            self._is_held = True
+        elif not seconds or self._submitted_reports >= self._expected_reports:
+            self._hand_over_soon()
+        else:
+            loop = asyncio.get_running_loop()
+            self._gathering = loop.call_later(seconds, self._hand_over)
+
+    def _hand_over_soon(self) -> None:
+        self._stop_gathering()
+        asyncio.get_running_loop().call_soon(self._hand_over)
+
+    def _stop_gathering(self) -> None:
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
 
     def _hand_over(self) -> None:
         """Pass on all requests of one event loop iteration, to wake the thread only once."""
+        self._stop_gathering()
+        self._is_scheduled = self._is_held = False
         for item in self._submitted:
             self._queue.put(item)
         self._submitted.clear()
+        self._submitted_reports = 0
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run a call in the writing thread, between commits; raises what the call raises."""
@@ -152,21 +193,13 @@ class GroupCommit:
         if self.is_stopping:
             raise NotStoredError("the collector is stopping; retry when it runs again")
 
-    def take(self, wait_seconds: float | None, *, gather_seconds: float = 0.0) -> Turn:
-        """Return the next turn, which is idle after `wait_seconds`; for the writing thread.
-
-        Requests that come within `gather_seconds` after the first one are in it as well.
-        """
+    def take(self, wait_seconds: float | None) -> Turn:
+        """Return the next turn, which is idle after `wait_seconds`; for the writing thread."""
         try:
             first = self._queue.get(timeout=wait_seconds)
         except queue.Empty:
             return Turn()
-        if gather_seconds and isinstance(first, _Store):
-            self._gather(gather_seconds)
         return self._drain(first)
-
-    def _gather(self, seconds: float) -> None:
-        time.sleep(seconds)
 
     def _drain(self, first: _Store | _Task | None) -> Turn:
         """Take the queued batches for one commit, up to the first item that is another task."""
@@ -236,12 +269,16 @@ class GroupCommit:
 
     def _answer(self, group: Sequence[_Store], outcomes: Sequence[Receipt | Exception]) -> None:
         def deliver() -> None:
-            self._queued_reports -= sum(len(item.batch.reports) for item in group)
+            answered_reports = sum(len(item.batch.reports) for item in group)
+            self._queued_reports -= answered_reports
             for item, outcome in zip(group, outcomes, strict=True):
                 try:
                     item.on_stored(outcome)
                 except Exception:  # the others have their answers all the same
                     log.exception("unexpected error in the answer to stored reports")
+            self._expected_reports = answered_reports + self._submitted_reports
+            if self._is_held:
+                self._schedule()
             self._on_answered()
 
         self.call_in_loop(deliver)

@@ -39,7 +39,7 @@ class SharedIngest:
         self._ledger = ledger
         self._now_millis = options.now_millis
         self.commits = CommitSignal()
-        self._writer = GroupCommit(self._record, options)
+        self._writer = GroupCommit(self._record, options, gather_seconds=self._gather_seconds)
         self._adders = SharedAdders(ledger, metrics=options.metrics, on_added=self._look_again)
         self._leader = SharedLeader(
             ledger,
@@ -100,11 +100,10 @@ class SharedIngest:
     def _run(self) -> None:
         is_last = False
         while not is_last:
-            turn = self._writer.take(None, gather_seconds=self._gather_seconds)
+            turn = self._writer.take(None)
             is_last = turn.is_last
             self._writer.do(turn)
 
-    @property
     def _gather_seconds(self) -> float:
         """How long to wait for more reports: as long as the last commit took, at most.
 

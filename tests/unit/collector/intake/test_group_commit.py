@@ -19,7 +19,6 @@ from collector.errors import (
 from collector.intake import deferred_sums, shared, shared_leader
 from collector.intake.deferred_sums import DeferredSums, fold_after_seconds
 from collector.intake.embedded import EmbeddedIngest
-from collector.intake.group_commit import GroupCommit
 from collector.intake.ingest import Ingest, IngestOptions
 from collector.intake.shared import SharedIngest
 from collector.ledger import Batch, Receipt
@@ -507,6 +506,16 @@ class SharedWorld(World):
         self.ledger = self.shared = SharedMemoryLedger()
         self.ingest = SharedIngest(self.shared, self.shared, options)
 
+    @property
+    def submitted(self) -> list[str]:
+        """The users whose reports wait in the event loop."""
+        return [item.batch.reports[0].username for item in self.ingest._writer._submitted]
+
+    def have_it_wait(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Have commits wait for more reports for longer than a test takes."""
+        monkeypatch.setattr(shared, "GATHER_SECONDS", 600)
+        self.ingest._writer.last_seconds = 600
+
     async def until_looked(self, *, looks: int) -> None:
         async with asyncio.timeout(120):
             while self.shared.looks < looks:
@@ -554,27 +563,51 @@ class TestSharedLedger:
     async def test_a_commit_waits_for_more_where_others_commit_too_and_the_last_was_small(
         self, monkeypatch, others, reports, gathers
     ):
-        is_gathering, is_over = threading.Event(), threading.Event()
-
-        def gather(_: GroupCommit, seconds: float) -> None:
-            assert 0 < seconds <= shared.GATHER_SECONDS
-            is_gathering.set()
-            assert is_over.wait(120)
-
-        monkeypatch.setattr(GroupCommit, "_gather", gather)
         async with SharedWorld() as world:
-            world.shared.others = others
             await world.submit(*["first"] * reports)
-            task = world.submit("a")
+            world.have_it_wait(monkeypatch)
+            world.shared.others = others
+            tasks = [world.submit("a")]
+            await until(lambda: world.submitted == (["a"] if gathers else []))
             if gathers:
-                await asyncio.to_thread(is_gathering.wait, 120)
-                other = world.submit("b")
-                await until(lambda: world.ingest._writer._queue.qsize() == 1)
-                is_over.set()
-                await other
-            await task
+                tasks.append(world.submit("b"))  # now there are as many as were answered
+            await asyncio.gather(*tasks)
             assert world.ledger.commits[1:] == [["a", "b"] if gathers else ["a"]]
-            assert is_gathering.is_set() == gathers
+
+    async def test_a_commit_waits_for_those_who_were_answered_beside_those_who_were_not(self):
+        async with SharedWorld() as world:
+            world.ingest._writer._gather_seconds = lambda: 600.0
+            world.ledger.gate.clear()
+            tasks = [world.submit("a", "b")]
+            await until(world.ledger.is_in_commit.is_set)
+            tasks.append(world.submit("c"))
+            await until(lambda: world.submitted == ["c"])
+            world.ledger.gate.set()
+            await tasks[0]
+            tasks.append(world.submit("a"))
+            await until(lambda: world.submitted == ["c", "a"])
+            tasks.append(world.submit("b"))
+            await asyncio.gather(*tasks)
+            assert world.ledger.commits == [["a", "b"], ["c", "a", "b"]]
+
+    async def test_a_commit_waits_for_two_milliseconds_and_no_longer_than_the_last_took(self):
+        async with SharedWorld() as world:
+            world.shared.others = 1
+            await world.submit("first", "second")
+            for took_seconds, seconds in ((1, 0.002), (0.0005, 0.0005)):
+                world.ingest._writer.last_seconds = took_seconds
+                assert world.ingest._gather_seconds() == seconds
+            await world.submit("a")  # "b" never comes
+
+    async def test_what_waits_for_more_is_stored_at_the_end(self, monkeypatch):
+        async with SharedWorld() as world:
+            world.shared.others = 1
+            await world.submit("first", "second")
+            world.have_it_wait(monkeypatch)
+            task = world.submit("a")
+            await until(lambda: world.submitted == ["a"])
+        await task
+        assert world.ledger.commits[1:] == [["a"]]
 
     async def test_each_partition_that_is_behind_is_added_up_to_its_end_by_a_thread_of_its_own(
         self,
