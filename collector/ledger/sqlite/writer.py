@@ -34,7 +34,7 @@ from collector.runtime.sqlite.background_check import check_noted
 from collector.runtime.sqlite.file import check_whole, closed_on_fault
 from collector.schema import Policy
 
-KEYS_PER_STEP = 16_384
+KEYS_PER_STEP = 32_768
 """How many ids are indexed in one step; a few more at times."""
 REPORTS_PER_STEP = 16_384
 """How many reports of a fold are gathered in one step."""
