@@ -192,8 +192,10 @@ def _accepted(
 ) -> Sequence[Report] | None:
     """Return the reports if each is accepted as it is, of a name that needs no look-up."""
     fallback_id = claims.header_id
-    if len(wires) >= FEWEST_BY_COLUMN and fallback_id is None and tariff is None:
-        columns = accept_plain(wires, scope=scope, now_millis=now_millis, limits=limits)
+    if len(wires) >= FEWEST_BY_COLUMN and fallback_id is None:
+        columns = accept_plain(
+            wires, scope=scope, now_millis=now_millis, limits=limits, tariff=tariff
+        )
         if columns is not None:
             return columns
     reports = []

@@ -13,8 +13,10 @@ from typing import Any, overload
 
 from msgspec.structs import astuple
 
+from collector.reports.billing import Tariff
 from collector.reports.identity import SHORTEST_TOKEN, is_plainly_a_name
 from collector.reports.report import (
+    MAX_AHEAD_MILLIS,
     MAX_USERNAME_LENGTH,
     Limits,
     Report,
@@ -86,9 +88,14 @@ def _transposed(reports: Iterable[Report]) -> Columns:
 
 
 def accept_plain(
-    wires: Sequence[WireReport], *, scope: str, now_millis: int, limits: Limits
+    wires: Sequence[WireReport],
+    *,
+    scope: str,
+    now_millis: int,
+    limits: Limits,
+    tariff: Tariff | None = None,
 ) -> Columns | None:
-    """Accept well-formed reports that name no time, each as `accept` would, billed as reported.
+    """Accept well-formed reports, each as `accept` would with its own id or none.
 
     Return None where `accept` has to look at each of them: one may be refused or changed, have
     zero bytes, or name its user by a token.
@@ -99,17 +106,25 @@ def accept_plain(
     names, servers, ports, protocols, uploads, downloads, ids, times, connections = fields
     raw_bytes = list(map(add, uploads, downloads))
     if (
-        times.count(None) < len(times)
-        or not all(raw_bytes)
+        not all(raw_bytes)
         or max(uploads) > limits.ceiling_bytes
         or max(downloads) > limits.ceiling_bytes
         or max(raw_bytes) > limits.request_bytes
         or not _are_plain(names, {*servers, *protocols}, filter(None, ids))
     ):
         return None
+    reported_at = [now_millis] * len(times)
+    if times.count(None) < len(times):
+        reported_at = [now_millis if at is None else int(at.timestamp() * 1000) for at in times]
+        is_recent = min(reported_at) >= now_millis - limits.dedup_window_millis
+        if not is_recent or max(reported_at) >= now_millis + MAX_AHEAD_MILLIS:
+            return None
+    billed_bytes: list[int | None] = [None] * len(times)
+    if tariff is not None:
+        billed_bytes = list(map(tariff.billed_bytes, servers, raw_bytes))
     accepted = (
         *(names, servers, ports, protocols, uploads, downloads, connections),
-        *([now_millis] * len(times), report_keys(scope, ids), [None] * len(times)),
+        *(reported_at, report_keys(scope, ids), billed_bytes),
     )
     return Columns(accepted, raw_bytes)
 

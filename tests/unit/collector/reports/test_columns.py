@@ -9,16 +9,40 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from collector.reports.billing import Tariff
 from collector.reports.columns import Columns, accept_plain, amount_of, columns_of
 from collector.reports.identity import is_url, subscription_token
-from collector.reports.report import Limits, Report, WireReport, accept, report_keys
+from collector.reports.report import (
+    DAY_MILLIS,
+    MAX_AHEAD_MILLIS,
+    Limits,
+    Report,
+    WireReport,
+    accept,
+    is_ahead,
+    report_keys,
+)
 
 NOW_MILLIS = 1_790_000_000_000
 LIMITS = Limits(ceiling_bytes=1000, request_bytes=1500)
 SCOPE = "reporter:r"
 GOOD = WireReport("alice", "de-1", 443, "vless", 10, 20)
 TOKEN = "YWxpY2UsMTc5MDAwMDAwMA" + "abcdefghij"
-WHEN = datetime(2026, 9, 21, tzinfo=UTC)
+
+
+def moment(millis: int) -> datetime:
+    return datetime.fromtimestamp((NOW_MILLIS + millis) / 1000, UTC)
+
+
+EARLIER, LATER = moment(-DAY_MILLIS), moment(60_000)
+TOO_EARLY = moment(-7 * DAY_MILLIS - 1)
+AHEAD = moment(MAX_AHEAD_MILLIS + 1)
+TARIFFS = [
+    None,
+    Tariff({"de-1": 1500}, counts_toward_quota=True),
+    Tariff({}, counts_toward_quota=False),
+]
+
 
 texts = st.one_of(
     st.sampled_from(["alice", "de-1", "a" * 15, "a" * 256, " a", "a b", "a\\", "é", "e\u0301"]),
@@ -35,16 +59,16 @@ wires = st.builds(
     amounts,
     amounts,
     st.none() | texts,
-    st.none() | st.just(WHEN),
+    st.sampled_from([None, EARLIER, LATER, TOO_EARLY, AHEAD]),
     st.sampled_from([0, 1, 2]),
 )
 
 
-def plain(*reports: WireReport) -> Columns | None:
-    return accept_plain(reports, scope=SCOPE, now_millis=NOW_MILLIS, limits=LIMITS)
+def plain(*reports: WireReport, tariff: Tariff | None = None) -> Columns | None:
+    return accept_plain(reports, scope=SCOPE, now_millis=NOW_MILLIS, limits=LIMITS, tariff=tariff)
 
 
-def one_by_one(reports: list[WireReport]) -> list[object]:
+def one_by_one(reports: list[WireReport], tariff: Tariff | None) -> list[object]:
     return [
         accept(
             wire,
@@ -54,16 +78,18 @@ def one_by_one(reports: list[WireReport]) -> list[object]:
             fallback_id=None,
             now_millis=NOW_MILLIS,
             limits=LIMITS,
+            tariff=tariff,
         )
         for index, wire in enumerate(reports)
     ]
 
 
-@given(st.lists(wires, max_size=5))
-def test_what_is_accepted_by_column_is_what_is_accepted_one_by_one(reports):
-    found = plain(*reports)
+@given(st.lists(wires, max_size=5), st.sampled_from(TARIFFS))
+def test_what_is_accepted_by_column_is_what_is_accepted_one_by_one(reports, tariff):
+    found = plain(*reports, tariff=tariff)
     if found is not None:
-        assert list(found) == one_by_one(reports)
+        assert list(found) == one_by_one(reports, tariff)
+        assert not any(is_ahead(each, now_millis=NOW_MILLIS) for each in reports)
         for wire in reports:
             assert subscription_token(wire.user_token) is None
             assert not is_url(wire.user_token)
@@ -90,7 +116,12 @@ def test_what_is_accepted_by_column_is_what_is_accepted_one_by_one(reports):
         ("protocol", "a\u2028", False),
         ("report_id", "a\x00", False),
         ("report_id", "7", True),
-        ("reported_at", WHEN, False),
+        ("reported_at", EARLIER, True),
+        ("reported_at", LATER, True),
+        ("reported_at", moment(-7 * DAY_MILLIS), True),
+        ("reported_at", TOO_EARLY, False),
+        ("reported_at", moment(MAX_AHEAD_MILLIS - 1), True),
+        ("reported_at", AHEAD, False),
         ("bytes_uploaded", 1000, True),
         ("bytes_uploaded", 1001, False),
         ("bytes_downloaded", 1000, True),
@@ -100,6 +131,18 @@ def test_what_is_accepted_by_column_is_what_is_accepted_one_by_one(reports):
 def test_one_report_that_needs_a_look_has_all_looked_at(field, value, is_accepted):
     found = plain(GOOD, msgspec.structs.replace(GOOD, **{field: value}))
     assert (found is not None) is is_accepted
+
+
+@pytest.mark.parametrize("tariff", TARIFFS)
+def test_times_and_billed_bytes_are_those_of_each_report(tariff):
+    reports = [
+        GOOD,
+        msgspec.structs.replace(GOOD, reported_at=EARLIER),
+        msgspec.structs.replace(GOOD, server="de-2", report_id="7"),
+    ]
+    found = plain(*reports, tariff=tariff)
+    assert found is not None
+    assert list(found) == one_by_one(reports, tariff)
 
 
 def test_reports_of_no_bytes_or_of_too_many_together_need_a_look():
