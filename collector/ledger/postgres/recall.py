@@ -12,11 +12,12 @@ from collector.ledger.lost_commits import Losses, OwnGroup, OwnGroups, shared_se
 from collector.ledger.postgres.link import Db
 from collector.ledger.postgres.sums import partitions
 from collector.ledger.postgres.sums.partitions import Positions
+from collector.runtime.postgres.lease import LEASE_COLUMNS, LeaseRow
 
 log = logging.getLogger(__name__)
 
 _HEAD = f"""
-    SELECT p.part, x.first_seq, n.seq, l.token,
+    SELECT p.part, x.first_seq, n.seq, {LEASE_COLUMNS},
         EXISTS (SELECT 1 FROM report_group WHERE first_seq IS NULL),
         (SELECT token FROM run WHERE after_seq < n.seq ORDER BY after_seq DESC LIMIT 1),
         (SELECT token FROM run WHERE after_seq < %s ORDER BY after_seq DESC LIMIT 1)
@@ -27,11 +28,10 @@ _HEAD = f"""
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The last number that was given to a report, and how far adding up is, as of one moment."""
+    """The last number that was given out, who leads, and how far adding up is, as of one moment."""
 
     seq: int
-    led_by: str
-    """The token of the leading collector."""
+    lease: LeaseRow
     has_unnumbered: bool
     positions: Positions
 
@@ -53,7 +53,7 @@ class Recall:
         rows = db.execute(_HEAD, (known_seq,)).fetchall()
         if not rows:
             raise NotStoredError("the ledger has no numbering: was it restored in part?")
-        seq, led_by, has_unnumbered, token, token_then = rows[0][2:]
+        seq, *lease, has_unnumbered, token, token_then = rows[0][2:]
         if self._known and went_back(self._known, seq=seq, token_then=token_then):
             shared = shared_seq(self._tokens, _runs(db), seq=seq)
             self.losses.add_range(shared=shared, known=known_seq)
@@ -66,7 +66,7 @@ class Recall:
                 self._tokens.update(each.token for each in _runs(db))
             self._known = WriterRun(seq, token)
         positions = partitions.positions_of([row[:2] for row in rows], numbered=int(seq))
-        return Head(int(seq), str(led_by), bool(has_unnumbered), positions)
+        return Head(int(seq), LeaseRow(*lease), bool(has_unnumbered), positions)
 
     def numbered(self, seq: int, token: str | None) -> None:
         """Note that this collector has numbered reports to a seq, under a run's token."""

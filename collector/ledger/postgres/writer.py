@@ -150,11 +150,11 @@ class PostgresLedger:
                 with contextlib.suppress(NotLeadingError):
                     self._as_leader(lambda _: None)
             head = self._read_head()
-            self._writer.led_by = head.led_by
+            self._writer.led_by = head.lease.token
             if self.lease.is_held and head.seq != self._numbered_seq:
                 # Restored while in use, or a commit whose answer was lost: begin another run.
                 self.lease.lose()
-            is_new = not self.lease.is_held and self._take()
+            is_new = not self.lease.is_held and self.lease.may_take(head.lease) and self._take()
             has_new = is_new or head.has_unnumbered
             self._look(head.positions, takes_part=defers_sums)
             with contextlib.suppress(NotLeadingError):

@@ -103,9 +103,7 @@ class Lease(Generic[RowT]):
         """
         started_at_seconds, token = seconds_now(), secrets.token_hex(self._token_bytes)
         row = self.row = self._read_row(db)
-        self._highest_epoch = max(self._highest_epoch, row.epoch, self.epoch)
-        is_ours = self.token is not None and row.token == self.token
-        if not (row.is_expired or is_ours or self._is_stuck(row)):
+        if not self.may_take(row):
             return False
         values: tuple[Any, ...] = (
             *(self.holder, token, self._highest_epoch + 1, self.seconds),
@@ -117,6 +115,15 @@ class Lease(Generic[RowT]):
         self.token, self.epoch = token, int(taken[0])
         self._until_seconds = started_at_seconds + self.seconds
         return True
+
+    def may_take(self, row: LeaseRow) -> bool:
+        """Tell whether the lease is free, or was ours, by a row that was just read.
+
+        Without a transaction, so that a process that follows has none for each look.
+        """
+        self._highest_epoch = max(self._highest_epoch, row.epoch, self.epoch)
+        is_ours = self.token is not None and row.token == self.token
+        return row.is_expired or is_ours or self._is_stuck(row)
 
     def _is_stuck(self, row: LeaseRow) -> bool:
         """Tell whether the deadline has stood still for STUCK_LEASES, by this process's clock.
