@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from psycopg import errors as pg
 
 from collector.ledger import Batch, Receipt
-from collector.ledger.capacity import Room, billed_bytes_of
+from collector.ledger.capacity import Room
 from collector.ledger.postgres.link import Db
 from collector.ledger.postgres.sums.partitions import part_of
 from collector.reports.report import Report
@@ -95,6 +95,8 @@ class Taken:
 
     def receipt(self, id_of: IdOf) -> Receipt:
         """Return the receipt, once the series of all its reports were looked up."""
+        if not self.duplicates:
+            return Receipt(self.accepted, 0, 0, tuple(self.full))
         conflicts = 0
         for report, stored in self.duplicates:
             content = _content(stored, id_of) if isinstance(stored, Report) else stored
@@ -106,14 +108,16 @@ def _content(report: Report, id_of: IdOf) -> Content:
     return (id_of(report), report.upload_bytes, report.download_bytes)
 
 
-@dataclass(slots=True)
 class _Part:
     """The reports of one commit for one partition: a row of `report_group`."""
 
-    place: int
-    reports: int = 0
-    raw_bytes: int = 0
-    billed_bytes: int = 0
+    __slots__ = ("billed_bytes", "number", "place", "raw_bytes", "reports")
+
+    def __init__(self, number: int, place: int) -> None:
+        self.number = number
+        self.place = place
+        """From 1, among those of the commit."""
+        self.reports = self.raw_bytes = self.billed_bytes = 0
 
 
 class Group:
@@ -124,31 +128,32 @@ class Group:
     ) -> None:
         self._known = known
         self._partitions = partitions
-        self._parts: dict[int, _Part] = {}
         self.room = room
         """Checks each report against its user's total; None if all fit."""
         self._fresh: dict[bytes, Report] = {}
-        self.rows: list[tuple[Report, str]] = []
-        """The reports, each with its sender's scope."""
-        self._scopes: dict[str, None] = {}
-        self._places: list[tuple[int, int]] = []
-        """For each, the place of its part, from 1, and its own place in the part, from 0."""
+        self.reports: list[Report] = []
+        self._scopes: dict[str, int] = {}
+        """The senders' scopes, each with its place, from 1."""
+        self._reporters: list[int] = []
+        """For each report, the place of its sender's scope."""
         self.duplicates: list[tuple[Report, Content | Report]] = []
         self.raw_bytes = self.billed_bytes = 0
+        """Those of all reports, once they were sent to be stored."""
 
     @property
     def is_repeatable(self) -> bool:
         """Whether every report has an id, so that a retry of the commit counts none twice."""
-        return all(report.report_key is not None for report, _ in self.rows)
+        return len(self._fresh) == len(self.reports)
 
     def take(self, batch: Batch) -> Taken:
         """Add the new reports of a request that fit their users' totals."""
         taken = Taken()
-        room = self.room
+        room, known, fresh = self.room, self._known, self._fresh
+        scope = self._scopes.setdefault(batch.reporter, len(self._scopes) + 1)
         for place, report in enumerate(batch.reports):
             key = report.report_key
             if key is not None:
-                stored = self._known.get(key) or self._fresh.get(key)
+                stored = known.get(key) or fresh.get(key)
                 if stored is not None:
                     taken.duplicates.append((report, stored))
                     continue
@@ -156,27 +161,32 @@ class Group:
                 taken.full.append(place)
                 continue
             if key is not None:
-                self._fresh[key] = report
-            self._scopes[batch.reporter] = None
-            self.rows.append((report, batch.reporter))
+                fresh[key] = report
+            self.reports.append(report)
+            self._reporters.append(scope)
             taken.accepted += 1
-            self._assign(report)
         self.duplicates += taken.duplicates
         return taken
 
-    def _assign(self, report: Report) -> None:
-        number = part_of(report.username, self._partitions)
-        part = self._parts.get(number)
-        if part is None:
-            part = self._parts[number] = _Part(len(self._parts) + 1)
-        raw_bytes = report.upload_bytes + report.download_bytes
-        billed_bytes = billed_bytes_of(report)
-        self._places.append((part.place, part.reports))
-        part.reports += 1
-        part.raw_bytes += raw_bytes
-        part.billed_bytes += billed_bytes
-        self.raw_bytes += raw_bytes
-        self.billed_bytes += billed_bytes
+    def _divide(self) -> tuple[list[_Part], list[int], list[int]]:
+        """Return the parts, and for each report the place of its part and its own in that."""
+        parts: dict[int, _Part] = {}
+        places, positions = [], []
+        for report in self.reports:
+            number = part_of(report.username, self._partitions)
+            part = parts.get(number)
+            if part is None:
+                part = parts[number] = _Part(number, len(parts) + 1)
+            places.append(part.place)
+            positions.append(part.reports)
+            raw_bytes = report.upload_bytes + report.download_bytes
+            billed_bytes = report.billed_bytes
+            part.reports += 1
+            part.raw_bytes += raw_bytes
+            part.billed_bytes += raw_bytes if billed_bytes is None else billed_bytes
+        self.raw_bytes = sum(part.raw_bytes for part in parts.values())
+        self.billed_bytes = sum(part.billed_bytes for part in parts.values())
+        return list(parts.values()), places, positions
 
     def store(
         self, db: Db, group_id: int, id_of: IdOf, *, epoch: int, received_at_millis: int
@@ -189,24 +199,22 @@ class Group:
         Ids are inserted in their order, so that two commits that share some wait for each other
         and never both ways round.
         """
-        keys = [report.report_key or b"" for report, _ in self.rows]
+        parts, places, positions = self._divide()
+        keys = [report.report_key or b"" for report in self.reports]
         order = sorted(range(len(keys)), key=keys.__getitem__)
-        reports = [self.rows[index][0] for index in order]
-        places = [self._places[index] for index in order]
-        scopes = {scope: number for number, scope in enumerate(self._scopes, start=1)}
-        parts = self._parts.values()
+        reports = [self.reports[index] for index in order]
         group_ids = [group_id, *(new_group_id() for _ in range(len(parts) - 1))]
         values = {
-            "epoch": epoch,
-            "received_at": received_at_millis,
+            "epoch": str(epoch),
+            "received_at": str(received_at_millis),
             "group_ids": _array(group_ids),
-            "group_parts": _array(list(self._parts)),
+            "group_parts": _array([part.number for part in parts]),
             "group_reports": _array([part.reports for part in parts]),
             "group_raw": _array([part.raw_bytes for part in parts]),
             "group_billed": _array([part.billed_bytes for part in parts]),
-            "scopes": list(scopes),
-            "parts": _array([part for part, _ in places]),
-            "positions": _array([position for _, position in places]),
+            "scopes": _array([_text(scope) for scope in self._scopes]),
+            "parts": _array([places[index] for index in order]),
+            "positions": _array([positions[index] for index in order]),
             "keys": _array([_blob(each.report_key) for each in reports]),
             "series": _array([_number(id_of(each)) for each in reports]),
             "uploads": _array([each.upload_bytes for each in reports]),
@@ -214,7 +222,7 @@ class Group:
             "billed": _array([_number(each.billed_bytes) for each in reports]),
             "connections": _array([each.connections for each in reports]),
             "reported_at": _array([each.reported_at_millis for each in reports]),
-            "reporters": _array([scopes[self.rows[index][1]] for index in order]),
+            "reporters": _array([self._reporters[index] for index in order]),
         }
         try:
             stored, is_known = db.execute(_STORE, values).fetchone() or (0, False)
@@ -236,11 +244,16 @@ class StaleSeriesError(Exception):
 
 def _array(values: Sequence[int | str]) -> str:
     """Encode an array literal; the driver's adaptation takes longer than storing it."""
-    return "{" + ",".join([str(each) for each in values]) + "}"
+    return f"{{{','.join(map(str, values))}}}"
 
 
 def _number(value: int | None) -> int | str:
     return "NULL" if value is None else value
+
+
+def _text(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _blob(value: bytes | None) -> str:

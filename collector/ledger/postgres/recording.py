@@ -127,7 +127,7 @@ class Writer:
         self._sent = None
         group = sent.group
         self._recall.stored(
-            sent.group_id, len(group.rows), received_at_millis=sent.received_at_millis
+            sent.group_id, len(group.reports), received_at_millis=sent.received_at_millis
         )
         self._capacity.note(
             raw_bytes=group.raw_bytes, billed_bytes=group.billed_bytes, room=group.room
@@ -148,15 +148,15 @@ class Writer:
         self._expects_known = bool(known)
         group = Group(known, room=room, partitions=self._partitions)
         taken = [group.take(batch) for batch in batches]
-        fresh = self._series.missing(report for report, _ in group.rows)
+        fresh = self._series.missing(group.reports)
         if fresh:
             self.link.ask(lambda db: self._series.make(db, fresh))
-        doubled = self._series.missing(report for report, _ in group.duplicates)
+        doubled = self._series.missing([report for report, _ in group.duplicates])
         if doubled:
             self.link.ask(lambda db: self._series.find(db, doubled))
         receipts = [each.receipt(self._series.get) for each in taken]
         sent = _Sent(new_group_id(), received_at_millis, group, receipts)
-        if not group.rows:
+        if not group.reports:
             return sent.receipts if self._confirm(known) else None
         try:
             self._commit(sent, alongside)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from collector.ledger.postgres.database import PostgresDatabase
 from collector.ledger.postgres.link import Db
@@ -64,10 +64,10 @@ class SeriesIds:
         """Return the id of a report's series, if it is cached."""
         return self._ids.get(key_of(report))
 
-    def missing(self, reports: Iterable[Report]) -> list[SeriesKey]:
+    def missing(self, reports: Sequence[Report]) -> list[SeriesKey]:
         """Return the keys that are not cached, sorted, so that collectors insert in one order."""
         ids = self._ids
-        return sorted({key for report in reports if (key := key_of(report)) not in ids})
+        return sorted({key for key in map(key_of, reports) if key not in ids})
 
     def find(self, db: Db, keys: Sequence[SeriesKey]) -> None:
         """Look up series; create none."""

@@ -20,7 +20,7 @@ from collector.errors import (
     LedgerUnavailableError,
     NotStoredError,
 )
-from collector.ledger import Progress, Receipt
+from collector.ledger import Batch, Progress, Receipt
 from collector.ledger.postgres import series as postgres_series
 from collector.ledger.postgres.append import Group
 from collector.ledger.postgres.lease import NotLeadingError
@@ -188,6 +188,26 @@ class TestStatements:
         for key in "67":  # the first one expects more that are known
             assert store(leader, batch(report("a", key=key))) == [Receipt(1, 0)]
         assert statements == [look, "WITH kept", "WITH kept"]
+
+    def test_the_scopes_of_senders_are_stored_as_they_are(self, url, leader):
+        scopes = ['"', "\\", '\\"', "{,}", "NULL", "", " a ", "юзер", "it's"]
+        batches = [Batch(scope, [report(f"{n}")]) for n, scope in enumerate(scopes)]
+        store(leader, *batches)
+        found = execute(
+            url,
+            "SELECT s.username, r.reporter FROM report AS r JOIN series AS s ON s.id = r.series_id",
+        )
+        assert {int(name): scope for name, scope in found} == dict(enumerate(scopes))
+
+    def test_a_look_of_one_that_follows_takes_one_and_no_transaction(
+        self, leader, other, statements
+    ):
+        store(leader, batch(report("a", key="1")))
+        other.lead()
+        statements.clear()
+        other.lead()
+        assert not other.leads
+        assert statements == ["SELECT p.part,"]
 
     def test_no_table_is_read_whole_though_plans_are_made_while_it_is_empty(self, nodes, leader):
         """The plan of a statement that runs often is kept until the server's statistics change."""
