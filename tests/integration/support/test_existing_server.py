@@ -17,6 +17,11 @@ with psycopg.connect(sys.argv[1]) as db:
     db.execute("CREATE SCHEMA of_the_engine")
     db.execute("CREATE TABLE of_the_engine.prepared ()")
 """
+SET_ONE = """
+import psycopg, sys
+with psycopg.connect(sys.argv[1]) as db:
+    db.execute(f"ALTER DATABASE {db.info.dbname} SET work_mem = '4MB'")
+"""
 
 
 def databases(url):
@@ -43,6 +48,18 @@ def test_each_database_is_prepared_before_it_is_lent_and_all_are_dropped_at_the_
             assert db.execute("SELECT to_regnamespace('ours')").fetchone() == (None,)
         assert lent in databases(url) - before
     assert databases(url) == before
+
+
+def test_one_whose_settings_a_test_changed_is_not_lent_again(postgres, tmp_path):
+    script = tmp_path / "prepare.py"
+    script.write_text(SET_ONE)
+    url = postgres.url("postgres")
+    with closing(ExistingServer(url, prepare=f"{sys.executable} {script}")) as server:
+        lent = server.new_database()
+        with psycopg.connect(server.url(lent)) as db:
+            db.execute(f"ALTER DATABASE {lent} SET DateStyle = 'SQL, DMY'")
+        server.take_back()
+        assert server.new_database() != lent
 
 
 def test_each_of_several_nodes_is_named(postgres):

@@ -35,7 +35,8 @@ _OURS = """
 """Selects schemas `n` that are neither the server's nor an extension's."""
 _STATE = f"""
 SELECT datdba::regrole, datacl, datallowconn, datconnlimit, datcollate, encoding,
-    (SELECT count(*) FROM pg_db_role_setting WHERE setdatabase = d.oid),
+    (SELECT string_agg(setconfig::text, ',' ORDER BY setconfig::text) FROM pg_db_role_setting
+        WHERE setdatabase = d.oid),
     (SELECT string_agg(nspname, ',') FROM pg_namespace AS n WHERE {_OURS}),
     (SELECT nspacl FROM pg_namespace WHERE nspname = 'public'),
     (SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace),

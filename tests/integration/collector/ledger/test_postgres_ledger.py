@@ -239,7 +239,7 @@ class TestStatements:
         with unfinished_commit(url, report(key="a")):
             thread = threading.Thread(target=lambda: receipts.extend(store(other, mine)))
             thread.start()
-            until("it waits", lambda: is_waiting(nodes, "report_group"))
+            until("it waits", lambda: is_waiting(nodes, "INSERT INTO%report"))
         thread.join(DEADLINE_SECONDS)
         assert receipts == [Receipt(1, 1, 1)]
         leader.lead()
@@ -917,7 +917,10 @@ class TestDroppedSeries:
 
 def is_waiting(nodes, words):
     """Tell whether a statement with these words in it waits for a lock, on any node."""
-    query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE %s"
+    query = (
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
+        "AND datname = current_database() AND query LIKE %s"
+    )
     return any(execute(url, query, (f"%{words}%",))[0][0] for url in nodes)
 
 
