@@ -19,6 +19,7 @@ from collector.reports.report import Report
 
 DAY = 20_000
 NOON_MILLIS = DAY * 86_400_000 + 43_200_000
+LEASE_SECONDS = 3600.0
 
 
 def report(
@@ -95,13 +96,13 @@ class SqlitePlace:
 
 @dataclass(kw_only=True)
 class PostgresPlace:
-    """A database."""
+    """A database. Its ledger leads from its opening to its closing, however slow the engine is."""
 
     url: str
     numbers_when_stored = False
 
     def open(self) -> PostgresLedger:
-        return PostgresLedger(self.url)
+        return PostgresLedger(self.url, lease_seconds=LEASE_SECONDS)
 
     def reader(self) -> PostgresReader:
         return PostgresReader(self.url)
