@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.influx.lines import NANOS_PER_MILLI, ordered_nanos
-from collector.influx.points import daily_page, raw_page, sample_page
+from collector.influx.lines import NANOS_PER_MILLI, UnwritableError, ordered_nanos, series_key
+from collector.influx.points import daily_page, raw_page, sample_page, traffic_key
 from collector.ledger import DayRow, ReportRow
 from collector.reports.report import DAY_MILLIS
 from collector.schema import DAILY_TRAFFIC, TRAFFIC
@@ -133,3 +133,20 @@ class TestSamplesOfADatabaseThatKnowsMilliseconds:
     def test_a_backslash_is_escaped_as_well(self):
         (line,) = sample_page([row(server="a\\ b")], oldest_millis=0).lines
         assert "server=a\\\\\\ b," in line
+
+
+names = st.text(st.one_of(st.sampled_from("a,= \\\n\r"), st.characters()), max_size=4)
+
+
+@given(username=names, server=names, protocol=names)
+def test_a_series_is_named_as_any_other_one_is(username, server, protocol):
+    def named_or_refused(name):
+        try:
+            return name()
+        except UnwritableError as error:
+            return str(error)
+
+    tags = {"user": username, "server": server, "port": "443", "protocol": protocol}
+    assert named_or_refused(
+        lambda: traffic_key(username, server, 443, protocol)
+    ) == named_or_refused(lambda: series_key("traffic", tags))
