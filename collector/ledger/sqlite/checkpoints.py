@@ -39,10 +39,16 @@ class Checkpoints:
         if self._pages < PAGES:
             return
         self._pages = 0
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="ledger pages", daemon=True)
-            self._thread.start()
         self._is_due.set()
+        if self._thread is not None:
+            return
+        thread = threading.Thread(target=self._run, name="ledger pages", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # there are too many; it is tried again
+            log.warning("no checkpoints beside the commits of %s: %s", self._path, error)
+        else:
+            self._thread = thread
 
     def close(self) -> None:
         """End a checkpoint under way; the next one does what is left."""

@@ -96,12 +96,12 @@ class KeyFilter:
             if self._reading.take_news():
                 self._bits, self._reading = self._reading.bits, None
         elif kept >= FEWEST_KEYS and (self._bits is None or self._is_due(self._bits)):
-            self._is_outdated = False
-            self._reading = self._recall(kept) or _Reading(
+            reading = self._recall(kept) or _Reading(
                 self._path, _Bits.for_keys(kept), slices=_slices_for(kept)
             )
-            self._reading.add(unindexed)
-            self._reading.start()
+            reading.add(unindexed)
+            if reading.start():
+                self._is_outdated, self._reading = False, reading
 
     def _recall(self, kept: int) -> _Recall | None:
         """Return what reads the bits of the last clean end; None where they cannot be used."""
@@ -224,8 +224,14 @@ class _Background:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ledger ids", daemon=True)
 
-    def start(self) -> None:
-        self._thread.start()
+    def start(self) -> bool:
+        """Start the thread; return whether there is one. If not, it is logged."""
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # there are too many
+            log.warning("the ids in the ledger %s are not read now: %s", self._path, error)
+            return False
+        return True
 
     def stop(self) -> None:
         self._stopped.set()

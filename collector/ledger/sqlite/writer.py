@@ -91,16 +91,19 @@ class SqliteLedger:
         self._series.clear()
         sqlite_fold.prepare(self._db)
         row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'report'").fetchone()
-        self._last_seq: int = row[0] if row else 0
+        last_seq: int = row[0] if row else 0
         (first_seq,) = self._db.execute("SELECT min(seq) FROM report").fetchone()
-        self._first_seq: int = first_seq or self._last_seq + 1
+        self._first_seq: int = first_seq or last_seq + 1
         self._folded_seq = sqlite_fold.folded_seq(self._db)
         self._position = sqlite_fold.position(self._db)
         self._indexed_seq = max(self._folded_seq, key_index.indexed_seq(self._db))
         self._capacity = self._read_capacity()
         query = "SELECT report_key, seq FROM report WHERE seq > ? AND report_key IS NOT NULL"
         keys = dict(self._db.execute(query, (self._indexed_seq,)))
-        self._unfolded = Unfolded(keys, hours=None if self.unfolded_reports else SenderHours())
+        hours = None if last_seq > self._folded_seq else SenderHours()
+        self._unfolded = Unfolded(keys, hours=hours)
+        # Last: with an earlier one commits of new reports fail, until all of this can be read.
+        self._last_seq = last_seq
 
     def _read_capacity(self) -> Capacity:
         return Capacity(sql_capacity.nearly_full(self._database))
@@ -184,19 +187,20 @@ class SqliteLedger:
                 hours.add(group.sent, at_millis=received_at_millis)
                 sqlite_fold.add_up(self._db, hours, after=after_seq, through=last_seq)
                 key_index.index(self._db, after=self._indexed_seq, through=last_seq)
-        self._last_seq = last_seq
-        self._checkpoints.note_commit(pages=3 + columns.size // REPORTS_PER_PAGE)
-        self._capacity.note(**group.taken._asdict(), room=room)
-        self._is_run_noted = self._is_run_noted or bool(columns.size)
         if defers_sums:
             try:
                 self._unfolded.add(group.seqs, group.sent, at_millis=received_at_millis)
             except BaseException:  # as for want of memory; what is stored is read again
+                self._unfolded = Unfolded({}, hours=None)
                 self._load()
                 raise
-        elif columns.size:
+        self._last_seq = last_seq
+        if columns.size and not defers_sums:
             self._folded_seq = self._indexed_seq = last_seq
             self._unfolded.forget_keys(last_seq)
+        self._is_run_noted = self._is_run_noted or bool(columns.size)
+        self._capacity.note(**group.taken._asdict(), room=room)
+        self._checkpoints.note_commit(pages=3 + columns.size // REPORTS_PER_PAGE)
         return receipts
 
     def fold(self) -> None:
@@ -238,8 +242,8 @@ class SqliteLedger:
                 key_index.index(self._db, after=self._indexed_seq, through=through)
         if self._indexed_seq < through:
             self._note_indexed(through)
-        self._checkpoints.note_commit(pages=added // SUMS_PER_PAGE)
         self._folded_seq, self._position, self._unfolded.folding = through, None, None
+        self._checkpoints.note_commit(pages=added // SUMS_PER_PAGE)
         return folding.is_rest
 
     def _begin_fold(self) -> Folding:
@@ -283,8 +287,9 @@ class SqliteLedger:
             through = self._indexed_seq + KEYS_PER_STEP
         with self._transaction(is_durable=False):
             key_index.index(self._db, after=self._indexed_seq, through=through)
-        self._checkpoints.note_commit(pages=(through - self._indexed_seq) // KEYS_PER_PAGE)
+        pages = (through - self._indexed_seq) // KEYS_PER_PAGE
         self._note_indexed(through)
+        self._checkpoints.note_commit(pages=pages)
 
     def _note_indexed(self, through: int) -> None:
         self._indexed_seq = through

@@ -84,3 +84,22 @@ def test_a_fault_is_logged_and_commits_go_on(path, monkeypatch, caplog):
             assert store(ledger, 1000) == 1000
             until("a fault", lambda number=number: len(caplog.messages) >= number)
     assert set(caplog.messages) == {f"no checkpoint of the ledger {path}: disk I/O error"}
+
+
+def test_commits_go_on_where_no_thread_can_be_started_and_it_is_tried_again(
+    path, monkeypatch, caplog
+):
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with closing(SqliteLedger(path)) as ledger:
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoints.threading.Thread, "start", fail)
+            assert store(ledger, 1000) == 1000
+            ledger.fold()
+        assert caplog.messages == [
+            f"no checkpoints beside the commits of {path}: can't start new thread"
+        ]
+        before_bytes = path.stat().st_size
+        assert store(ledger, 1000) == 1000
+        until("it is copied", lambda: path.stat().st_size > before_bytes + 30_000)

@@ -272,6 +272,54 @@ def test_reports_that_are_stored_and_not_in_memory_count_once(place, monkeypatch
         assert totals(place) == {**dict.fromkeys(NAMES, 6), "bob": 9}
 
 
+@pytest.mark.parametrize("fails", ["Unfolded", "SenderHours"])
+def test_reports_count_once_though_what_is_stored_cannot_be_read_again(place, monkeypatch, fails):
+    def fail(*_, **__):
+        raise MemoryError
+
+    with closing(place.open()) as ledger:
+        store_for_all(ledger)
+        ledger.fold_some()
+        with monkeypatch.context() as patch:
+            patch.setattr(getattr(unfolded, fails), "add", fail)
+            patch.setattr(key_index, "indexed_seq", fail)
+            with pytest.raises(MemoryError):
+                store(ledger, known(900, "bob"))
+        ledger.fold_some()
+        for _ in range(3):
+            with suppress(NotStoredError):
+                assert store(ledger, known(900, "bob")) == Receipt(0, 1)
+        ledger.fold()
+        assert totals(place) == {**dict.fromkeys(NAMES, 6), "bob": 9}
+        (sent,) = ledger._db.execute("SELECT sum(raw_bytes) FROM sender_day").fetchone()
+        assert sent == 6 * len(NAMES) + 3
+
+
+@pytest.mark.parametrize("steps", range(12))
+def test_what_fails_after_a_commit_counts_nothing_twice(place, monkeypatch, steps):
+    left = steps
+
+    def fail(*_, **__):
+        nonlocal left
+        left -= 1
+        if left == -1:
+            raise MemoryError
+
+    with closing(place.open()) as ledger:
+        monkeypatch.setattr(ledger._checkpoints, "note_commit", fail)
+        for at, name in enumerate(NAMES):
+            with suppress(MemoryError):
+                store(ledger, known(at, name))
+        for _ in range(2):
+            with suppress(MemoryError):
+                store(ledger, *(known(at, name) for at, name in enumerate(NAMES)))
+            with suppress(MemoryError):
+                ledger.fold()
+        ledger.fold()
+        assert left < 0
+        assert totals(place) == dict.fromkeys(NAMES, 3)
+
+
 class FailsOnce:
     """A connection of which one statement fails, before or after it is carried out."""
 

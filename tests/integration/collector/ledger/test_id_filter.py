@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import sqlite3
+import threading
 import time
 from contextlib import closing
 from pathlib import Path
@@ -207,6 +208,22 @@ def test_what_cannot_be_read_leaves_every_id_to_be_looked_up(path, monkeypatch, 
         assert store(ledger, *range(150)) == 100
         assert not ledger._filter.is_complete
     assert "could not be read: made up" in caplog.text
+
+
+def test_where_no_thread_can_be_started_ids_are_looked_up_and_it_is_tried_again(
+    path, monkeypatch, caplog
+):
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with closing(SqliteLedger(path)) as ledger:
+        store(ledger, *range(100))
+        with monkeypatch.context() as patch:
+            patch.setattr(key_filter.threading.Thread, "start", fail)
+            assert store(ledger, *range(150)) == 100
+        assert "not read now: can't start new thread" in caplog.text
+        complete(ledger)
+        assert store(ledger, *range(200)) == 150
 
 
 def test_few_ids_are_not_filtered(path, monkeypatch):
