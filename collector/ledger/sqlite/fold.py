@@ -147,6 +147,11 @@ def divide(
     parts = round(min(most, rows / part_rows))
     ends = ends_of_parts(db, parts=parts, rows=rows, after_user=folding.after_user)
     folding.divide(rows=rows, ends=ends)
+    if (changes_after := folding.changes_after) is not None:
+        # The parts that are done of a fold which a former version began may have these seqs.
+        query = "SELECT EXISTS (SELECT 1 FROM usage_day WHERE change_seq > ? AND change_seq <= ?)"
+        (are_taken,) = db.execute(query, (changes_after, folding.through)).fetchone()
+        folding.orders_changes = not are_taken
 
 
 def rows_left(db: sqlite3.Connection, after_user: str | None) -> int:

@@ -64,7 +64,8 @@ class Folding:
         """Up to which seq they are gathered."""
         self.after_user = after_user
         """Up to which user they are in the sums; None before the first."""
-        self._orders_changes = orders_changes
+        self.orders_changes = orders_changes
+        """Whether changes of days have seqs in the order in which days are stored."""
         self._ends: Sequence[str] = ()
         self._rows_left = 0
 
@@ -76,7 +77,7 @@ class Folding:
         is of one row; also where a fold goes on that was interrupted. None where a row has the seq
         of its last report.
         """
-        return self.through - self._rows_left if self._orders_changes else None
+        return self.through - self._rows_left if self.orders_changes else None
 
     @property
     def next_end(self) -> str | None:

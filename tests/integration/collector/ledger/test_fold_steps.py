@@ -447,6 +447,23 @@ def test_days_of_a_fold_over_midnight_have_the_seqs_of_their_last_reports(place)
         assert rows == [(5,), (4,), (6,)]
 
 
+@pytest.mark.parametrize("steps", range(GATHERING_STEPS + 1, GATHERING_STEPS + 6))
+def test_no_two_days_have_one_seq_where_a_fold_did_not_order_them_when_it_began(
+    place, monkeypatch, steps
+):
+    """As one that a former version began."""
+    with closing(place.open()) as ledger, monkeypatch.context() as patch:
+        patch.setattr(fold, "came_on_one_day", lambda *_: False)
+        store_for_all(ledger, names=NAMES[::-1])
+        for _ in range(steps):
+            assert ledger.fold_some()
+    with closing(SqliteLedger(place.path, is_at_once=True)) as ledger:
+        ledger.fold()
+        rows = ledger._db.execute("SELECT change_seq FROM usage_day ORDER BY 1").fetchall()
+        assert rows == [(seq,) for seq in range(1, 2 * len(NAMES) + 1)]
+        assert totals(place) == dict.fromkeys(NAMES, 6)
+
+
 class Followers:
     """Readers of the feed and of days that are shown each change once, a few at a time."""
 
