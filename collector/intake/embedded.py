@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from collector.errors import NotStoredError
+from collector.intake import free_memory
 from collector.intake.commit_signal import CommitSignal
 from collector.intake.deferred_sums import DeferredSums
 from collector.intake.group_commit import GroupCommit
@@ -22,6 +23,9 @@ from collector.ledger.ports import EmbeddedLedger, Ledger
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+QUIET_SECONDS = 1.0
+"""After this time without a request, what the load before it left free is given back."""
 
 
 class EmbeddedIngest:
@@ -40,6 +44,8 @@ class EmbeddedIngest:
         self._sums = DeferredSums(ledger, metrics=options.metrics, on_added_up=self._notify)
         self._sums.note_unfolded(unfolded_reports)
         self._purge = Purge(ledger, options)
+        self._quiet_at: float | None = None
+        """When memory may be given back; None while nothing was added up since the last time."""
 
     @property
     def problems(self) -> list[str]:
@@ -93,6 +99,7 @@ class EmbeddedIngest:
             turn = self._writer.take(self._wait_seconds())
             is_last = turn.is_last
             self._writer.do(turn)
+            self._give_memory_back(is_idle=turn.is_idle)
             if self._refusal:
                 continue
             if is_last:
@@ -106,10 +113,20 @@ class EmbeddedIngest:
         """Return how long to wait for a request; None where there is nothing else to do."""
         if self._refusal:
             return None
-        wait_seconds = max(0.0, self._purge.due_at - time.monotonic())
+        due_at = self._purge.due_at if self._quiet_at is None else self._quiet_at
+        wait_seconds = max(0.0, min(due_at, self._purge.due_at) - time.monotonic())
         return (
             min(wait_seconds, self._sums.pause_seconds) if self._sums.are_behind else wait_seconds
         )
+
+    def _give_memory_back(self, *, is_idle: bool) -> None:
+        if self._quiet_at is None:
+            return
+        if not is_idle:
+            self._quiet_at = time.monotonic() + QUIET_SECONDS
+        elif time.monotonic() >= self._quiet_at:
+            self._quiet_at = None
+            free_memory.give_back()
 
     def _do(self, work: Callable[[Ledger], T]) -> T:
         self._raise_if_refused()
@@ -137,4 +154,5 @@ class EmbeddedIngest:
             self._purge.postpone()
 
     def _notify(self) -> None:
+        self._quiet_at = time.monotonic() + QUIET_SECONDS
         self._writer.call_in_loop(self.commits.notify)

@@ -103,6 +103,7 @@ def add_up(db: sqlite3.Connection, hours: SenderHours | None, *, after: int, thr
 
 def prepare(db: sqlite3.Connection) -> None:
     """Make the temporary tables of a writer's connection, where they are not."""
+    db.execute("PRAGMA temp.auto_vacuum = FULL")  # or memory that a large fold took is kept
     for table in _TABLES:
         db.execute(f"CREATE TEMP TABLE IF NOT EXISTS {table}")
 
@@ -212,7 +213,7 @@ def add_next(db: sqlite3.Connection, folding: Folding) -> int:
 def finish(db: sqlite3.Connection, hours: SenderHours | None, *, after: int, through: int) -> None:
     """Add to the sums of senders, and have all reports through a seq be in the sums.
 
-    With None for the hours of senders they are read.
+    With None for the hours of senders they are read. Nothing stays gathered.
     """
     database = SqliteDatabase(db)
     if hours is None or len(hours.heard) > MOST_SENDERS:
@@ -221,6 +222,8 @@ def finish(db: sqlite3.Connection, hours: SenderHours | None, *, after: int, thr
         heard = hours.heard
         sql_senders.add_hours(database, hours.rows())
     db.executemany(_HEAR, sorted(heard.items()))
+    for table in ("gathered", "part"):
+        db.execute(f"DELETE FROM temp.{table}")
     note_folded(db, through)
     db.execute("DELETE FROM meta WHERE key IN (?, ?)", (_PARTS_THROUGH, _PARTS_USER))
 

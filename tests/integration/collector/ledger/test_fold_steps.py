@@ -108,6 +108,23 @@ def test_each_step_adds_up_some_users_and_the_feed_has_all_after_the_last(place)
         assert ledger.fold_some() is False
 
 
+def test_no_memory_is_kept_for_what_was_gathered(place, monkeypatch):
+    for name in ("KEYS_PER_STEP", "REPORTS_PER_STEP", "SUMS_PER_STEP"):
+        monkeypatch.setattr(writer, name, 1000)
+
+    def pages() -> int:
+        return int(ledger._db.execute("PRAGMA temp.page_count").fetchone()[0])
+
+    with closing(place.open()) as ledger:
+        before = pages()
+        store(ledger, *(known(number, f"user{number}") for number in range(900)))
+        most = before
+        while ledger.fold_some():
+            most = max(most, pages())
+        assert most > before + 5
+        assert pages() == before
+
+
 def test_a_users_total_with_what_is_not_added_up_is_the_same_between_any_two_steps(place):
     """By it a report is refused that does not fit."""
     with closing(place.open()) as ledger:

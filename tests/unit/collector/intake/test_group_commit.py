@@ -16,7 +16,7 @@ from collector.errors import (
     NotStoredError,
     QueueFullError,
 )
-from collector.intake import deferred_sums, shared, shared_leader
+from collector.intake import deferred_sums, embedded, shared, shared_leader
 from collector.intake.deferred_sums import DeferredSums, fold_after_seconds
 from collector.intake.embedded import EmbeddedIngest
 from collector.intake.ingest import Ingest, IngestOptions
@@ -192,6 +192,25 @@ async def queued(world: World, *, reports: int) -> None:
             return
         await asyncio.sleep(0)
     raise AssertionError("never queued")
+
+
+async def test_memory_is_given_back_once_it_is_quiet_after_adding_up(monkeypatch):
+    given_back: list[int] = []
+    is_given_back = threading.Event()
+
+    def give_back() -> None:
+        given_back.append(world.ledger.folds)
+        is_given_back.set()
+
+    monkeypatch.setattr(embedded, "QUIET_SECONDS", 0.01)
+    monkeypatch.setattr(embedded.free_memory, "give_back", give_back)
+    async with World() as world:
+        await world.submit("alone")
+        assert world.ingest._quiet_at is None, "nothing was added up later"
+        await asyncio.gather(await world.hold_a_commit_and_queue("a"))
+        assert await asyncio.to_thread(is_given_back.wait, 120)
+        assert given_back == [1]
+        assert world.ingest._quiet_at is None
 
 
 async def test_nobody_is_answered_before_the_commit_has_ended():
