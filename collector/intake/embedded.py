@@ -149,8 +149,9 @@ class EmbeddedIngest:
     def _try_purge(self) -> None:
         try:
             self._purge.run()
-        except NotStoredError as error:
-            log.warning("old reports could not be purged: %s", error)
+        except Exception as error:  # an unexpected error must not end the thread
+            is_expected = isinstance(error, NotStoredError)
+            log.warning("old reports could not be purged: %s", error, exc_info=not is_expected)
             self._purge.postpone()
 
     def _notify(self) -> None:

@@ -27,6 +27,8 @@ from collector.runtime.outage import Outage
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+_DEFECT = "unexpected error in the ledger's writing thread"
+_SEE_LOG = "not stored: the collector's log says why"
 
 
 class _Store(NamedTuple):
@@ -238,8 +240,8 @@ class GroupCommit:
             # One request may be the cause: store them one by one, so that only that one fails.
             outcomes = [self._record_alone(item) for item in group] if group[1:] else [error]
         except Exception:  # an unexpected error must not leave callers waiting
-            log.exception("unexpected error in the ledger's writing thread")
-            outcomes = [NotStoredError("not stored: the collector's log says why")] * len(group)
+            log.exception(_DEFECT)
+            outcomes = [NotStoredError(_SEE_LOG)] * len(group)
         self.last_seconds = time.perf_counter() - started_at
         self.last_reports = sum(len(item.batch.reports) for item in group)
         self._metrics.commit_seconds.observe(self.last_seconds)
@@ -252,6 +254,9 @@ class GroupCommit:
             return self._record([item.batch])[0]
         except NotStoredError as error:
             return error
+        except Exception:  # nor may one of a request end the thread
+            log.exception(_DEFECT)
+            return NotStoredError(_SEE_LOG)
 
     def _note_health(self, outcomes: Sequence[Receipt | Exception]) -> None:
         errors = [each for each in outcomes if isinstance(each, Exception)]

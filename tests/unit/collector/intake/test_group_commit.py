@@ -316,6 +316,27 @@ async def test_a_defect_is_an_answer_without_its_words_and_the_thread_goes_on(ca
         assert world.ingest.problems == []
 
 
+async def test_a_defect_with_one_request_of_a_refused_group_leaves_the_others_stored(caplog):
+    def refuses(batches: Sequence[Batch]) -> Exception | None:
+        names = [report.username for each in batches for report in each.reports]
+        if "defect" not in names:
+            return None
+        return NotStoredError("one of them") if names[1:] else RuntimeError("a defect")
+
+    async with World() as world:
+        held = await world.hold_a_commit()
+        world.ledger.failure = refuses
+        first, poisonous, last = world.submit("first"), world.submit("defect"), world.submit("last")
+        await queued(world, reports=4)
+        world.ledger.gate.set()
+        await held
+        assert await first == await last == Receipt(1, 0)
+        with pytest.raises(NotStoredError, match="the collector's log says why"):
+            await poisonous
+        assert "a defect" in caplog.text
+        assert await world.submit("next") == Receipt(1, 0)
+
+
 async def test_a_sender_that_went_away_is_stored_all_the_same():
     async with World() as world:
         held = await world.hold_a_commit()
@@ -496,6 +517,24 @@ async def test_ids_are_purged_in_the_background_when_their_time_is_over(monkeypa
     async with World() as world:
         await asyncio.to_thread(world.ledger.forgotten.wait, 10)
     assert world.ledger.forgotten_before[0] == NOON_MILLIS - 7 * DAY_MILLIS - MAX_AHEAD_MILLIS - 1
+    assert world.ledger.forgotten_through[0] == 17
+
+
+async def test_a_defect_of_a_purge_does_not_end_the_thread(monkeypatch, caplog):
+    monkeypatch.setattr("collector.intake.purge.PURGE_SECONDS", 0.01)
+    tried = threading.Event()
+
+    def fails(**_: object) -> int:
+        tried.set()
+        raise MemoryError("a defect")
+
+    async with World() as world:
+        world.ledger.age = fails
+        await asyncio.to_thread(tried.wait, 60)
+        assert await world.submit("a") == Receipt(1, 0)
+        assert "old reports could not be purged: a defect" in caplog.text
+        del world.ledger.age
+        await asyncio.to_thread(world.ledger.forgotten.wait, 60)
     assert world.ledger.forgotten_through[0] == 17
 
 
