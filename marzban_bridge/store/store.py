@@ -7,6 +7,7 @@ docstring says "within a transaction".
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -105,6 +106,13 @@ class Store:
     def close(self) -> None:
         """Close the store and release its lock."""
         self._handle.close()
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Return a context whose block, which awaits nothing, is one commit, durable when it ends.
+
+        What is stored within it is so together, and `on_change` is called before the commit.
+        """
+        return self._handle.transaction()
 
     @property
     def suspended(self) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 from marzban_bridge.errors import PanelSuspendedError, StoreSuspendedError
 from marzban_bridge.panels.users import PanelUser
+from marzban_bridge.quota.account import Account
 from marzban_bridge.reconcile.trust.census import Census
 from marzban_bridge.reconcile.trust.second_bridge import SecondBridge
 from marzban_bridge.store.store import Store
@@ -37,6 +38,17 @@ class PanelTrust:
         """
         is_of_other = self.second_bridge.notice(key, user)
         return is_of_other or await self.census.is_untrusted(key, user, read_at=read_at)
+
+    def is_plain(self, account: Account, user: PanelUser) -> bool:
+        """Tell whether `is_untrusted` would find nothing in a user that the panel just showed.
+
+        `account`: as it is stored.
+        """
+        return not (
+            self.is_suspended
+            or self.second_bridge.reason(account.key, user)
+            or not self.census.is_as_before(account, user)
+        )
 
     async def demand(self, key: str, user: PanelUser, *, read_at: float) -> None:
         """Raise PanelSuspendedError where a user must not be changed."""

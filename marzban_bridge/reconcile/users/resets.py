@@ -18,6 +18,7 @@ from marzban_bridge.panels.users import PanelUser
 from marzban_bridge.quota import shared as shared_quotas
 from marzban_bridge.quota.account import Account, Restoration
 from marzban_bridge.quota.resets import requests as reset_requests
+from marzban_bridge.quota.resets.reset_all import ResetAll
 from marzban_bridge.quota.shared_switch import period_start_of, with_unseen
 from marzban_bridge.quota.writes.late_landings import reset_found, reset_unanswered
 from marzban_bridge.quota.writes.open_writes import last_moment
@@ -93,6 +94,20 @@ class UserResets:
         )
         self._store.accounts.save(requested, at=self._clock())
         return requested
+
+    def note_of_everybody(self, admin: str | None, key: str) -> list[str]:
+        """Record that a user's reset was one of all users of an admin; return their keys.
+
+        Empty where this user's reset may be part of the known one.
+        """
+        now, noted = self._clock(), self._store.reset_news.of_everybody(admin)
+        before = self._store.accounts.get(key)
+        after = before.sighting.seen_at if before else now
+        if noted is not None and after <= noted.seen_at:
+            return []
+        self._store.reset_news.record_of_everybody(admin, ResetAll(seen_at=now, after=after))
+        log.info("reset_all owner=%s all users of this owner were reset in the panel", admin)
+        return self._store.accounts.keys_of_owner(admin)
 
     async def finish(self, account: Account) -> PanelUser:
         """Carry out the stored request; return the user as the panel then shows it."""

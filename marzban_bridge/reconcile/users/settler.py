@@ -9,28 +9,26 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from datetime import datetime
 
 from marzban_bridge.clock import Clock
-from marzban_bridge.errors import PanelRefusedError, UserNotFoundError
+from marzban_bridge.errors import UserNotFoundError
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.panels.names import account_key
 from marzban_bridge.panels.port import Panel
 from marzban_bridge.panels.users import PanelUser, is_same_creation
 from marzban_bridge.quota.account import Account, Event
 from marzban_bridge.quota.plan import Change, ChangeKind, releasing
-from marzban_bridge.quota.resets.reset_all import ResetAll
 from marzban_bridge.quota.usage import CorrectedName, Totals
 from marzban_bridge.reconcile.trust.panel_trust import PanelTrust
 from marzban_bridge.reconcile.users.batches import TakenIn
+from marzban_bridge.reconcile.users.changes import Changes
 from marzban_bridge.reconcile.users.chunk import UNREAD_AT
 from marzban_bridge.reconcile.users.evaluation import Evaluation, Evaluator
 from marzban_bridge.reconcile.users.ledger_changes import Ask, LedgerChanges
 from marzban_bridge.reconcile.users.locks import UserLocks
 from marzban_bridge.reconcile.users.reader import UserReader
 from marzban_bridge.reconcile.users.resets import UserResets
-from marzban_bridge.reconcile.users.writes import UserWrites
+from marzban_bridge.reconcile.users.writes import AnsweredWrite, OpenedWrite, UserWrites
 from marzban_bridge.reconcile.work_queue import CorrectionQueue, OtherQueues, WorkQueue
 from marzban_bridge.store.store import Store, StoredUser
 
@@ -72,6 +70,9 @@ class Settler:
         self._trust = trust
         self._writes = writes
         self.resets = resets
+        self._changes = Changes(
+            store=store, panel=panel, resets=resets, clock=clock, metrics=metrics
+        )
         self._ledger_changes = LedgerChanges(store=store, clock=clock)
         self._queue, self._elsewhere = queue, elsewhere
         self._corrections = corrections
@@ -275,7 +276,7 @@ class Settler:
         if evaluation.reset:
             self._metrics.resets.labels(cause=evaluation.reset.cause.name.lower()).inc()
             if evaluation.reset.wiped_log:
-                self._note_reset_all(user.admin, key, now)
+                self._queue.add(self.resets.note_of_everybody(user.admin, key))
         if evaluation.replaced:
             self._store.departures.put_aside(evaluation.replaced, at=now)
         if evaluation.replaced or evaluation.is_new:
@@ -295,16 +296,6 @@ class Settler:
     def _log(self, account: Account, events: Iterable[Event]) -> None:
         for event in events:
             log.info("%s user=%s %s", event.kind, self._named(account), event.text)
-
-    def _note_reset_all(self, admin: str | None, key: str, now: datetime) -> None:
-        """Record a reset of all users, unless this user's reset may be part of the known one."""
-        noted = self._store.reset_news.of_everybody(admin)
-        before = self._store.accounts.get(key)
-        after = before.sighting.seen_at if before else now
-        if noted is None or after > noted.seen_at:
-            self._store.reset_news.record_of_everybody(admin, ResetAll(seen_at=now, after=after))
-            log.info("reset_all owner=%s all users of this owner were reset in the panel", admin)
-            self._queue.add(self._store.accounts.keys_of_owner(admin))
 
     async def _lose(self, key: str) -> list[str]:
         """Record that the panel has no such user; return the accounts its name is charged to."""
@@ -336,19 +327,17 @@ class Settler:
                 self._recognize(key, user)
                 # Reports that arrive meanwhile add the user to the queue again.
                 totals = self._store.usage.totals(key)
-            account = self._evaluate(key, user, totals)
-            if (period := self._evaluator.must_follow(account)) is not None:
-                account = self.resets.follow(account, period)
+            account, change, opened = self._decide(
+                key, user, totals, is_fresh=is_fresh, is_asked=is_asked
+            )
             if account.reset_request:
                 waits = self.resets.wait_for_all or not self._evaluator.may_finish(account)
                 if waits and not is_asked:
                     return
                 user = await self.resets.finish(account)
-                if self._store.shares_quotas:
-                    self._elsewhere.add_if_needed([key])
+                self._elsewhere.add_if_needed([key] if self._store.shares_quotas else [])
                 is_fresh = True
                 continue
-            change = self._next_change(account, totals, is_asked=is_asked)
             if change is None:
                 return
             if not is_fresh:
@@ -356,12 +345,38 @@ class Settler:
                 user = await self._panel.get_user(account.username)
                 is_fresh = True
                 continue
-            user = await self._apply(account, user, change)
+            log.info("%s user=%s %s", change.kind, self._named(account), change.reason)
+            if not opened:
+                applying = self._changes.apply(account, user, change)
+                user = await self._changes.counted(change, applying)
+                continue
+            answered = await self._changes.counted(change, self._writes.send(opened))
+            if self._is_settled_by(answered, totals, is_asked=is_asked):
+                return
+            user = answered.user
         text = f"{MAX_STEPS} changes in a row did not settle the user: another program undoes them"
         log.error("conflict user=%s %s", self._store.placement.public_name(user.username), text)
         self._metrics.changes.labels(kind="any", result="unsettled").inc()
         event = Event(kind="conflict", text=text)
         self._store.events.record(user.username, event, at=self._clock())
+
+    def _decide(
+        self, key: str, user: PanelUser, totals: Totals, *, is_fresh: bool, is_asked: bool
+    ) -> tuple[Account, Change | None, OpenedWrite | None]:
+        """Evaluate the user; return the account, the next change, and its write, if it is fresh.
+
+        The evaluation and what is to be written are one commit.
+        """
+        opened = change = None
+        with self._store.transaction():
+            account = self._evaluate(key, user, totals)
+            if (period := self._evaluator.must_follow(account)) is not None:
+                account = self.resets.follow(account, period)
+            if not account.reset_request:
+                change = self._next_change(account, totals, is_asked=is_asked)
+            if change and change.update and is_fresh:
+                opened = self._writes.open(account, user, change, change.update)
+        return account, change, opened
 
     def _next_change(self, account: Account, totals: Totals, *, is_asked: bool) -> Change | None:
         change = self._evaluator.plan(account, totals.billed_bytes)
@@ -369,24 +384,16 @@ class Settler:
             return self._evaluator.as_asked(change)
         return change if change and self._evaluator.allows(change) else None
 
-    async def _apply(self, account: Account, user: PanelUser, change: Change) -> PanelUser:
-        """Carry out one change; return the user as the panel then shows it."""
-        log.info("%s user=%s %s", change.kind, self._named(account), change.reason)
-        try:
-            if change.kind is ChangeKind.RESET:
-                self.resets.request(account, cause=change.reason, actor="bridge")
-            elif change.kind is ChangeKind.FIRE_NEXT_PLAN:
-                asked = replace(account, fire_attempts=account.fire_attempts + 1)
-                self._store.accounts.save(asked, at=self._clock())
-                await self._panel.fire_next_plan(account.username)
-                user = await self._panel.get_user(account.username)
-            elif change.update:
-                user = await self._writes.write(account, user, change, change.update)
-        except PanelRefusedError as error:
-            self._metrics.changes.labels(kind=change.kind.value, result="refused").inc()
-            if not isinstance(error, UserNotFoundError):
-                event = Event(kind="conflict", text=f"{change.kind} was refused: {error}")
-                self._store.events.record(account.username, event, at=self._clock())
-            raise
-        self._metrics.changes.labels(kind=change.kind.value, result="applied").inc()
-        return user
+    def _is_settled_by(self, answered: AnsweredWrite, totals: Totals, *, is_asked: bool) -> bool:
+        """Store a write's answer and, if nothing but the write shows in it, its evaluation.
+
+        Both are one commit. Returns whether nothing is left to do then.
+        """
+        user, key = answered.user, answered.account.key
+        with self._store.transaction():
+            self._writes.store(answered)
+            if not self._trust.is_plain(answered.account, user):
+                return False
+            account = self._evaluate(key, user, totals)
+            is_reset = account.reset_request or self._evaluator.must_follow(account) is not None
+            return not is_reset and self._next_change(account, totals, is_asked=is_asked) is None

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from marzban_bridge.errors import PanelUnavailableError
 from marzban_bridge.panels.port import Panel
 from marzban_bridge.panels.users import PanelUser, Status, UserUpdate
-from marzban_bridge.quota.account import REMEMBERED_LIMITS, Account, OpenWrite
+from marzban_bridge.quota.account import REMEMBERED_LIMITS, Account, Event, OpenWrite
 from marzban_bridge.quota.plan import Change, ChangeKind, event_of
 from marzban_bridge.quota.writes.edit_times import with_own_edit
 from marzban_bridge.quota.writes.note_line import (
@@ -27,6 +27,27 @@ from marzban_bridge.quota.writes.note_line import (
 from marzban_bridge.quota.writes.open_writes import answered, began, given_up, last_moment
 from marzban_bridge.reconcile.users.concurrency import ConcurrencyLimit
 from marzban_bridge.store.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedWrite:
+    """A write that is stored as open."""
+
+    account: Account
+    user: PanelUser
+    """As read before."""
+    change: Change
+    update: UserUpdate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnsweredWrite:
+    """A write that was answered; the account is not stored yet."""
+
+    account: Account
+    event: Event
+    user: PanelUser
+    """As the panel's answer shows it."""
 
 
 class UserWrites:
@@ -64,6 +85,24 @@ class UserWrites:
         Without `adds_line` (a release), the note is the one in `update`, or is not changed. Panel
         errors pass through; the write then stays open in the account.
         """
+        opened = self.open(account, user, change, update, adds_line=adds_line)
+        answered = await self.send(opened)
+        self.store(answered)
+        return answered.user
+
+    def open(
+        self,
+        account: Account,
+        user: PanelUser,
+        change: Change,
+        update: UserUpdate,
+        *,
+        adds_line: bool = True,
+    ) -> OpenedWrite:
+        """Store what is about to be written, which may be sent once that is committed.
+
+        The parameters are those of `write`.
+        """
         update = _against_open_status(account, update)
         is_ours_to_set = change.kind is not ChangeKind.RESTORE or update.status is Status.ACTIVE
         status = update.status if is_ours_to_set else None
@@ -93,6 +132,14 @@ class UserWrites:
             account, open_writes=began(account.open_writes, write), write_number=number
         )
         self._store.accounts.save(opened, at=self._clock())
+        return OpenedWrite(account=opened, user=user, change=change, update=update)
+
+    async def send(self, write: OpenedWrite) -> AnsweredWrite:
+        """Send a write; the caller stores the answer before it awaits anything else.
+
+        Panel errors pass through; the write then stays open in the account.
+        """
+        opened, update = write.account, write.update
         after, writes = await self._send(opened, update)
         remembered, wrote_at = opened.remembered_limits, opened.limit_written_at
         if update.data_limit_bytes is not None:
@@ -107,9 +154,15 @@ class UserWrites:
             remembered_limits=remembered,
             open_writes=writes,
         )
-        written = with_own_edit(written, user, after)
-        self._store.accounts.save(written, [event_of(change, user, after)], at=self._clock())
-        return after
+        return AnsweredWrite(
+            account=with_own_edit(written, write.user, after),
+            event=event_of(write.change, write.user, after),
+            user=after,
+        )
+
+    def store(self, write: AnsweredWrite) -> None:
+        """Store an answered write, and the event that says what it changed."""
+        self._store.accounts.save(write.account, [write.event], at=self._clock())
 
     async def _send(
         self, opened: Account, update: UserUpdate
