@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 PAGE_ROWS = REQUEST_LINES
 """A page is one request, …"""
-MOST_PAGE_ROWS = 60_000
+MOST_PAGE_ROWS = 200_000
 """… and in a long backlog several, with the reports of each series together."""
 PAGES_UNDER_WAY = 3
 """How many pages of a stream are written at a time: two keep InfluxDB busy, and a third one takes

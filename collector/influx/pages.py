@@ -7,6 +7,7 @@ spells them, and InfluxDB stores points of one series that come in one request f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 
 from collector.influx import server_sums
 from collector.influx.lines import PackedLines, UnwritableError
@@ -85,16 +86,17 @@ class PageReader:
             return None
         if seq < self._unencodable_seq:
             return None
+        grouping = _grouping(oldest_millis=oldest_millis)
         found = self._reader.grouped_reports(
-            _grouping(oldest_millis=oldest_millis),
-            after=seq,
-            least=self._page_rows + 1,
-            most=most_rows,
+            grouping, after=seq, least=self._page_rows + 1, most=most_rows
         )
         if found is None:
             return None
+        parts = (
+            self._reader.series_reports(grouping, found, part=part) for part in range(found.parts)
+        )
         try:
-            return grouped_page(found)
+            return grouped_page(found, parts)
         except UnwritableError:
             self._unencodable_seq = found.through_seq
             return None
@@ -134,14 +136,15 @@ def _grouping(*, oldest_millis: int) -> Grouping:
     )
 
 
-def grouped_page(found: GroupedReports) -> Page:
+def grouped_page(found: GroupedReports, parts: Iterable[Iterable[SeriesReports]]) -> Page:
     """Encode the lines that `raw_page` has for the same reports, those of a series together.
 
     InfluxDB stores points of one series that are in one request for a good half of the time.
     Raises UnwritableError where line protocol cannot encode a name.
     """
     sums = server_sums.grouped_sum_lines(found.sums)
-    requests = list(_requests(_texts(found.series), last=sums))
+    series = chain.from_iterable(parts)
+    requests = list(_requests(_texts(series), last=sums))
     return Page((), [], 0, to_seq=found.through_seq, sums=sums, packed=requests, is_full=True)
 
 

@@ -10,6 +10,8 @@ import msgspec
 
 BETWEEN_REPORTS = ";"
 """What stands between two reports in a text."""
+PART_ROWS = 40_000
+"""About how many reports are read at a time, which bounds the memory that reading takes."""
 
 
 class Grouping(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,8 +57,13 @@ class ServerSum(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class GroupedReports(msgspec.Struct, frozen=True):
-    """The reports after a seq, through another one."""
+    """The reports after a seq, through another one; `series_reports` returns them in parts."""
 
+    after_seq: int
     through_seq: int
-    series: list[SeriesReports]
     sums: list[ServerSum]
+
+    @property
+    def parts(self) -> int:
+        """In how many parts they are to be read, each of which has some of the series."""
+        return -(-(self.through_seq - self.after_seq) // PART_ROWS)

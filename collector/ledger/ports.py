@@ -24,7 +24,7 @@ from collector.ledger.corrections import (
     VoidPreview,
     Wanted,
 )
-from collector.ledger.grouped_reports import GroupedReports, Grouping
+from collector.ledger.grouped_reports import GroupedReports, Grouping, SeriesReports
 from collector.ledger.import_amounts import Amounts, Grown
 from collector.ledger.lost_commits import Losses
 from collector.ledger.sql.database import Database
@@ -249,11 +249,17 @@ class LedgerReader(Protocol):
     def grouped_reports(
         self, grouping: Grouping, *, after: int, least: int, most: int
     ) -> GroupedReports | None:
-        """Return the reports after a seq by series, up to `most` of them, and sums of servers.
+        """Return a range after a seq of up to `most` reports, to be read by series, and its sums.
 
         None if there are fewer than `least` up to the end of a block, or if one of them voids
         another one or is too old: these are to be read by `reports_after`.
         """
+        ...
+
+    def series_reports(
+        self, grouping: Grouping, found: GroupedReports, *, part: int
+    ) -> list[SeriesReports]:
+        """Return one of the parts of grouped reports, counted from 0: some of the series."""
         ...
 
     def days_after(self, change_seq: int, *, limit: int) -> list[DayRow]:

@@ -117,6 +117,14 @@ def test_large_pages_have_the_points_and_sums_of_small_ones(ledger, reader):
     assert large[0].is_full
 
 
+def test_a_page_that_is_read_in_parts_has_the_same_points(ledger, reader, monkeypatch):
+    monkeypatch.setattr("collector.ledger.grouped_reports.PART_ROWS", 30)
+    store(ledger, *some_reports(107))
+    (page, *_) = large = list(read_through(pages(reader), most_rows=100))
+    assert page.points == 100
+    assert points_of(large) == points_of(list(read_through(pages(reader), most_rows=0)))
+
+
 def test_the_reports_of_a_series_are_together(ledger, reader):
     store(ledger, *some_reports(40))
     page = pages(reader).after(RAW, 0, most_rows=40)

@@ -94,17 +94,17 @@ def grouped_reports(
         or oldest_at // slice_millis * slice_millis < grouping.oldest_millis
     ):
         return None
-    return GroupedReports(
-        through, _by_series(db, grouping, bounds), _sums_of_servers(db, grouping, bounds)
-    )
+    return GroupedReports(after, through, _sums_of_servers(db, grouping, bounds))
 
 
 _BILLED = "coalesce(r.billed_bytes, r.upload_bytes + r.download_bytes)"
 
 
-def _by_series(
-    db: Database, grouping: Grouping, bounds: Mapping[str, object]
+def series_reports(
+    db: Database, grouping: Grouping, found: GroupedReports, *, part: int
 ) -> list[SeriesReports]:
+    """Return one of the parts of grouped reports, counted from 0."""
+    bounds = db.bounds(after=found.after_seq, through=found.through_seq)
     spelled = (
         f"'{grouping.upload_bytes}' || r.upload_bytes || "
         f"'{grouping.download_bytes}' || r.download_bytes || "
@@ -117,9 +117,9 @@ def _by_series(
         "s.protocol AS protocol, g.reports AS reports, g.spelled AS spelled "
         "FROM (SELECT r.series_id AS series_id, count(*) AS reports, "
         f"{db.dialect.joined.replace('{}', spelled)} AS spelled "
-        f"FROM {db.dialect.numbered} AS r GROUP BY r.series_id) AS g "
-        "JOIN series AS s ON s.id = g.series_id",
-        bounds,
+        f"FROM {db.dialect.numbered} AS r WHERE r.series_id % :parts = :part "
+        "GROUP BY r.series_id) AS g JOIN series AS s ON s.id = g.series_id",
+        {**bounds, "parts": found.parts, "part": part},
         SeriesReports,
     )
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from collector.ledger import Backlog, Changes, DayRow, DeadLetter, ExportState, ReportRow
 from collector.ledger.corrections import CorrectedSum, Correction, Stretch, VoidPreview, Wanted
-from collector.ledger.grouped_reports import GroupedReports, Grouping
+from collector.ledger.grouped_reports import GroupedReports, Grouping, SeriesReports
 from collector.ledger.import_amounts import Amounts, Grown
 from collector.ledger.sql import corrected as sql_corrected
 from collector.ledger.sql import export as sql_export
@@ -130,6 +130,14 @@ class SqlReader(ABC):
         return self.read(
             lambda db: sql_feed.grouped_reports(db, grouping, after=after, least=least, most=most),
             is_long=True,
+        )
+
+    def series_reports(
+        self, grouping: Grouping, found: GroupedReports, *, part: int
+    ) -> list[SeriesReports]:
+        """Return one of the parts of grouped reports, counted from 0."""
+        return self.read(
+            lambda db: sql_feed.series_reports(db, grouping, found, part=part), is_long=True
         )
 
     def days_after(self, change_seq: int, *, limit: int) -> list[DayRow]:
