@@ -22,6 +22,9 @@ from marzban_bridge.errors import NotLeadingError
 
 TRY_SECONDS = 7.0
 """How long one write to a panel may take. A lease that is moved once a second outlasts it."""
+CONNECTIONS = httpx.Limits(max_connections=100, max_keepalive_connections=40)
+"""A panel's connections: as many are kept as requests are under way, since each new one to a far
+panel takes several round trips. httpx keeps 20."""
 _ABOUT_TO_SEND = ("send_request_headers.started", "send_request_body.started")
 
 
@@ -66,7 +69,7 @@ class WriteGuard:
         option = getattr(socket, "TCP_USER_TIMEOUT", None)
         millis = int(self._try_seconds * 1000)
         options = [(socket.IPPROTO_TCP, option, millis)] if option else []
-        return httpx.AsyncHTTPTransport(socket_options=options)
+        return httpx.AsyncHTTPTransport(socket_options=options, limits=CONNECTIONS)
 
     @property
     def open_seconds(self) -> float:

@@ -25,7 +25,7 @@ from marzban_bridge.panels.http.gate import PanelGate
 from marzban_bridge.panels.http.retry_after import bounded_seconds
 from marzban_bridge.panels.http.session import PanelSession
 from marzban_bridge.panels.names import FIRST_PANEL
-from marzban_bridge.panels.write_guard import WriteGuard
+from marzban_bridge.panels.write_guard import CONNECTIONS, WriteGuard
 
 SIGN_IN_PATH = "/api/admin/token"
 API_KEY_PREFIX = "pg_key_"
@@ -58,6 +58,7 @@ class PanelConnection:
             base_url=url,
             timeout=timeout_seconds,
             transport=transport or (guard.transport() if guard else None),
+            limits=CONNECTIONS,
             follow_redirects=False,
             headers=guard.headers() if guard else None,
         )
