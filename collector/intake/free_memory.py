@@ -16,7 +16,10 @@ def give_back() -> None:
 
 @functools.cache
 def _trim() -> Callable[[], object]:
-    import ctypes  # noqa: PLC0415 - a megabyte of memory, which an idle collector never needs
+    try:
+        import ctypes  # noqa: PLC0415 - a megabyte of memory, which an idle collector never needs
 
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    return (lambda: None) if trim is None else functools.partial(trim, ctypes.c_size_t(0))
+        trim = ctypes.CDLL(None).malloc_trim
+    except (ImportError, OSError, AttributeError):  # no ctypes, no libraries, or not glibc
+        return lambda: None
+    return functools.partial(trim, ctypes.c_size_t(0))

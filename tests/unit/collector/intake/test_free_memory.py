@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 
 import pytest
 
@@ -38,6 +39,19 @@ def test_nothing_is_done_with_another_c_library(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: asked.append(name) or object())
     free_memory.give_back()
     assert asked == [None]
+
+
+def test_nothing_is_done_where_no_library_can_be_asked(monkeypatch):
+    """The thread that stores reports goes on."""
+
+    def refuse(_: None) -> None:
+        raise OSError("no dynamic loading")
+
+    monkeypatch.setattr(ctypes, "CDLL", refuse)
+    free_memory.give_back()
+    monkeypatch.setitem(sys.modules, "ctypes", None)
+    free_memory._trim.cache_clear()
+    free_memory.give_back()
 
 
 def test_the_one_of_this_machine_may_be_asked():
