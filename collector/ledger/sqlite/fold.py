@@ -201,7 +201,12 @@ def add(
 
 
 def add_next(db: sqlite3.Connection, folding: Folding) -> int:
-    """Add the next part of a fold to all of its sums; return how many rows these were."""
+    """Add the next part of a fold to all of its sums; return how many rows these were.
+
+    Raises sqlite3.IntegrityError if it is in them: what is known of the fold is not what is stored.
+    """
+    if (folded_seq(db), position(db)) != (folding.after, _position_of(folding)):
+        raise sqlite3.IntegrityError("this part of a fold is added up")
     return add(
         db,
         after_user=folding.after_user,
@@ -242,6 +247,11 @@ def position(db: sqlite3.Connection) -> Position | None:
         db.execute("SELECT key, value FROM meta WHERE key IN (?, ?)", (_PARTS_THROUGH, _PARTS_USER))
     )
     return Position(int(found[_PARTS_THROUGH]), found[_PARTS_USER]) if found else None
+
+
+def _position_of(folding: Folding) -> Position | None:
+    user = folding.after_user
+    return None if user is None else Position(folding.through, user)
 
 
 def note_folded(db: sqlite3.Connection, seq: int) -> None:

@@ -142,6 +142,7 @@ class SqliteLedger:
             yield
             self._db.execute("COMMIT")
         except BaseException as error:
+            self._unfolded.folding = self._unfolded.hours = None
             with suppress(sqlite3.Error):  # SQLite may have rolled back by itself
                 self._db.execute("ROLLBACK")
             with suppress(sqlite3.Error):  # a file that cannot be read now is read at the next try
@@ -248,10 +249,10 @@ class SqliteLedger:
 
     def _begin_fold(self) -> Folding:
         """Begin a fold of all that is stored; or go on with one that was interrupted."""
-        unfolded, hours_after, after = self._unfolded, SenderHours(), self._folded_seq
+        unfolded, after = self._unfolded, self._folded_seq
         through, after_user = self._position or (self._last_seq, None)
         is_large = through - after > REPORTS_AT_ONCE
-        unfolded.folding = folding = Folding(
+        folding = Folding(
             after=after,
             through=through,
             after_user=after_user,
@@ -260,8 +261,8 @@ class SqliteLedger:
             is_rest=through < self._last_seq,
             orders_changes=is_large and sqlite_fold.came_on_one_day(self._db, after, through),
         )
-        if through == self._last_seq:
-            unfolded.hours = hours_after
+        hours_after = unfolded.hours if folding.is_rest else SenderHours()
+        unfolded.folding, unfolded.hours = folding, hours_after
         return folding
 
     def _gather_some(self, folding: Folding) -> None:
@@ -273,7 +274,7 @@ class SqliteLedger:
                 sqlite_fold.divide(
                     self._db, folding, part_rows=SUMS_PER_STEP, parts_per_report=PARTS_PER_REPORT
                 )
-        folding.gathered_through = through
+            folding.gathered_through = through
 
     @property
     def needs_indexing(self) -> bool:
@@ -391,7 +392,6 @@ class SqliteLedger:
     def forget_series(self, found: Sequence[IdleSeries]) -> int:
         """Drop those series that have not changed since; return how many. No sum changes."""
         self.fold()
-        with self._transaction():
-            dropped = sql_series.drop(self._database, found)
         self._series.clear()
-        return dropped
+        with self._transaction():
+            return sql_series.drop(self._database, found)

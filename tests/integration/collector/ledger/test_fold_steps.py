@@ -337,6 +337,36 @@ def test_what_fails_after_a_commit_counts_nothing_twice(place, monkeypatch, step
         assert totals(place) == dict.fromkeys(NAMES, 3)
 
 
+@pytest.mark.parametrize(
+    ("reports", "where", "fails"),
+    [
+        (2 * SLICE, unfolded.Folding, "note_added"),
+        (2 * SLICE, SqliteLedger, "_note_indexed"),
+        (SLICE, SqliteLedger, "_note_indexed"),
+    ],
+)
+def test_a_part_that_is_stored_and_not_noted_is_not_added_up_again(
+    place, monkeypatch, reports, where, fails
+):
+    names = list(itertools.islice(itertools.cycle(NAMES), reports))
+
+    def fail(*_, **__):
+        raise MemoryError
+
+    with closing(place.open()) as ledger:
+        store(ledger, *(known(at, name) for at, name in enumerate(names)))
+        with monkeypatch.context() as patch:
+            patch.setattr(where, fails, fail)
+            with pytest.raises(MemoryError):
+                ledger.fold()
+        with suppress(NotStoredError):
+            ledger.fold()
+        ledger.fold()
+        assert totals(place) == {name: 3 * each for name, each in Counter(names).items()}
+        (sent,) = ledger._db.execute("SELECT sum(raw_bytes) FROM sender_day").fetchone()
+        assert sent == 3 * reports
+
+
 class FailsOnce:
     """A connection of which one statement fails, before or after it is carried out."""
 
