@@ -67,6 +67,16 @@ def test_what_a_commit_stored_is_counted_by_the_rows_that_it_returns():
     assert "RETURNING 1 ) SELECT (SELECT count(*) FROM stored)" in text
 
 
+def test_what_decides_whether_a_commit_stores_is_read_once():
+    """Citus executes the parts of a WITH one after the other, each with a snapshot of its own.
+
+    A group would be stored without its reports, were a condition read again for them.
+    """
+    text = " ".join(append._STORE.split())
+    assert len(re.findall(r"\b(?:FROM|JOIN) (?:report|report_group)\b", text)) == 1
+    assert len(re.findall(r"\b(?:FROM|JOIN) series_epoch\b", text)) == 1
+
+
 def tables_beside_names(source):
     return [
         text for text in statements(source) if re.search(r"\bFROM\b", text) and BY_NAME.search(text)
