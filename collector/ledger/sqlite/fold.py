@@ -53,13 +53,17 @@ _CHOOSE = f"""
     INSERT INTO temp.part SELECT g.*, s.username {_OF_USERS}
         AND (:through_user IS NULL OR s.username <= :through_user) ORDER BY g.day, g.series_id
 """
+_ARE_OF_ONE_DAY = """
+    SELECT (SELECT min(day) FROM temp.gathered) IS (SELECT max(day) FROM temp.gathered)
+"""
+_OF_DAYS = f"""(
+    SELECT series_id, {", ".join(f"sum({each}) AS {each}" for each in SUMS)},
+        max(last_used_at) AS last_used_at
+    FROM temp.part GROUP BY series_id
+)"""
 _TO_SERIES = f"""
     UPDATE series SET {added("series", "f")}, {later("series", "f")}
-    FROM (
-        SELECT series_id, {", ".join(f"sum({each}) AS {each}" for each in SUMS)},
-            max(last_used_at) AS last_used_at
-        FROM temp.part GROUP BY series_id
-    ) AS f WHERE series.id = f.series_id
+    FROM {{sums}} AS f WHERE series.id = f.series_id
 """
 _TO_DAYS = f"""
     INSERT INTO usage_day AS d (day, series_id, {_COLUMNS})
@@ -194,7 +198,9 @@ def add(
     db.execute("DELETE FROM temp.part")
     chosen = {"after_user": after_user, "through_user": through_user}
     rows = db.execute(_CHOOSE, chosen).rowcount
-    db.execute(_TO_SERIES)
+    (has_one_row_of_each_series,) = db.execute(_ARE_OF_ONE_DAY).fetchone()
+    sums = "temp.part" if has_one_row_of_each_series else _OF_DAYS
+    db.execute(_TO_SERIES.format(sums=sums))
     db.execute(_TO_DAYS, {"after": changes_after})
     db.execute(_TO_USERS)
     return rows

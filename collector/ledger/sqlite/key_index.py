@@ -89,12 +89,14 @@ def seqs_of(db: sqlite3.Connection, keys: Sequence[bytes]) -> Iterator[tuple[byt
     """Yield those of the keys that are indexed, with the seq of their report."""
     for table, has_any in zip(INDEXES, db.execute(_HAVE_ANY).fetchone(), strict=True):
         for start in range(0, len(keys) if has_any else 0, KEYS_PER_QUERY):
-            page = list(keys[start : start + KEYS_PER_QUERY])
+            page: list[bytes | None] = [*keys[start : start + KEYS_PER_QUERY]]
             # Round the number of placeholders up to a power of two, to prepare few statements.
-            spare = (1 << (len(page) - 1).bit_length()) - len(page)
-            marks = ",".join("?" * (len(page) + spare))
+            page += [None] * ((1 << (len(page) - 1).bit_length()) - len(page))
+            marks = ",".join(["(?)"] * len(page))
+            # A list of VALUES is run through in its order, where one after IN is sorted first.
             yield from db.execute(
-                f"SELECT key, seq FROM {table} WHERE key IN ({marks})", page + page[-1:] * spare
+                f"SELECT key, seq FROM (VALUES {marks}) CROSS JOIN {table} WHERE key = column1",
+                page,
             )
 
 

@@ -43,7 +43,7 @@ SUMS_PER_STEP = 3072
 PARTS_PER_REPORT = 0.5
 """So many parts of a fold may there be for each report and known series, and one more: each writes
 pages of all series again. That takes a fifth of a microsecond for each report then."""
-REPORTS_PER_PAGE, KEYS_PER_PAGE, SUMS_PER_PAGE = 50, 16, 4
+REPORTS_PER_PAGE, KEYS_PER_PAGE, SUMS_PER_PAGE = 50, 7, 4
 """About how many of each a page that is written has: ids and sums are spread over their tables."""
 REPORTS_AT_ONCE = 8192
 """A fold of so many reports has one step, which also indexes their ids."""
