@@ -41,6 +41,7 @@ BATCH = 1000
 USERS, SERVERS = 5000, 3
 PAGE = 5000
 CONNECTIONS = 2
+BEGUN_CPU_SECONDS = 0.05
 console = Console()
 
 
@@ -169,15 +170,22 @@ def backlog(collector: CollectorProcess) -> int:
 
 
 def drain(collector: CollectorProcess, influx: InfluxEngine) -> Way:
-    """Have all reports exported again; the time begins with the first page that is stored.
+    """Have all reports exported again; the time begins when the collector begins to work.
 
-    The days, a few pages, have a pace of their own; they are waited for afterwards.
+    Not with the first page that is stored: by then later ones are read already. The days, a few
+    pages, have a pace of their own; they are waited for afterwards.
     """
     collector.run("export", "rebuild")
     with closing(SqliteReader(collector.ledger)) as reader:
-        poll("a first page", lambda: reader.export_state(Policy.RAW).seq > 0, seconds=600)
-        points = reader.last_seq() - reader.export_state(Policy.RAW).seq
+        points = reader.last_seq()
+        idle_seconds = cpu_seconds(collector.pid)
         turn = Turn(collector.pid, influx.pid)
+        poll(
+            "the export to begin",
+            lambda: cpu_seconds(collector.pid) > idle_seconds + BEGUN_CPU_SECONDS,
+            seconds=600,
+        )
+        turn.begin()
         poll("all reports", lambda: not reader.backlog(Policy.RAW).reports, seconds=600)
         way = turn.way(points)
         poll("all days", lambda: not reader.backlog(Policy.DAILY).reports, seconds=600)
@@ -216,6 +224,10 @@ class Turn:
     def __init__(self, own_pid: int | None, influx_pid: int | None) -> None:
         self._pids = own_pid, influx_pid
         self._cpu_seconds = [cpu_seconds(each) for each in self._pids]
+        self._started_at = time.perf_counter()
+
+    def begin(self) -> None:
+        """Measure the rate from now on, and processor time from the making on."""
         self._started_at = time.perf_counter()
 
     def way(self, points: int) -> Way:
