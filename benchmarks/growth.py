@@ -51,8 +51,10 @@ FILL_FOLD_EVERY = 5
 OVERDUE_SHARE = 0.05
 """So much of what is filled in is older than ids need to be remembered, and may be purged."""
 BATCH = 1000
-FOLD_EVERY = 50
-"""Groups; a busy collector adds up about as often."""
+FOLD_GROUPS = (50, 150)
+"""After so many groups a ledger alone adds up; a busy collector adds 200,000 reports up at once."""
+QUIET_SECONDS = 2
+"""After a second without a request a collector gives back memory that a load left free."""
 PURGE_EVERY = 5
 """Groups; a collector that purges while it is busy does so about as often."""
 PURGE_ROWS = 5000
@@ -122,7 +124,12 @@ def main() -> int:
         show_sizes(full, users=arguments.users)
         show_opening(full)
         show_starts(full.parent, users=arguments.users)
-        rates = [bare_rates(folder, full, users=arguments.users, rounds=arguments.rounds)]
+        rates = [
+            bare_rates(
+                folder, full, users=arguments.users, rounds=arguments.rounds, fold_every=every
+            )
+            for every in FOLD_GROUPS
+        ]
         rates += served_rates(folder, full.parent, users=arguments.users, rounds=arguments.rounds)
         show_rates(rates)
         show_purging(full, users=arguments.users)
@@ -273,7 +280,9 @@ def await_check(collector: CollectorProcess, known: int) -> None:
         time.sleep(0.1)
 
 
-def bare_rates(folder: Path, full: Path, *, users: int, rounds: int) -> Rates:
+def bare_rates(
+    folder: Path, full: Path, *, users: int, rounds: int, fold_every: int = FOLD_GROUPS[0]
+) -> Rates:
     """Measure ledgers without a server, in groups of 1,000, sums included."""
     runs: dict[str, list[Rate]] = {EMPTY: [], FULL: []}
     for number in range(rounds):
@@ -284,8 +293,8 @@ def bare_rates(folder: Path, full: Path, *, users: int, rounds: int) -> Rates:
                 with closing(SqliteLedger(path)) as ledger:
                     if kind == FULL:
                         complete_filter(ledger)
-                    found.append(bare_rate(ledger, users=users))
-    return Rates(f"ledger alone, groups of {BATCH:,}", runs)
+                    found.append(bare_rate(ledger, users=users, fold_every=fold_every))
+    return Rates(f"ledger alone, folds of {fold_every * BATCH:,}", runs)
 
 
 def complete_filter(ledger: SqliteLedger) -> None:
@@ -295,7 +304,14 @@ def complete_filter(ledger: SqliteLedger) -> None:
         time.sleep(0.01)
 
 
-def bare_rate(ledger: SqliteLedger, *, users: int, groups: int = 300, purges: bool = False) -> Rate:
+def bare_rate(
+    ledger: SqliteLedger,
+    *,
+    users: int,
+    groups: int = 300,
+    fold_every: int = FOLD_GROUPS[0],
+    purges: bool = False,
+) -> Rate:
     """Return the rate; the first tenth warms up and is not counted."""
     now_millis = wall_clock_millis()
     batches = [
@@ -308,7 +324,7 @@ def bare_rate(ledger: SqliteLedger, *, users: int, groups: int = 300, purges: bo
         if number == warm:
             started_at, cpu_at = time.perf_counter(), time.process_time()
         ledger.record([batch], received_at_millis=now_millis, defers_sums=True)
-        if number % FOLD_EVERY == FOLD_EVERY - 1:
+        if number % fold_every == fold_every - 1:
             ledger.fold()
         if purges and number % PURGE_EVERY == 0:
             purge(ledger)
@@ -383,7 +399,13 @@ def served_rates(folder: Path, full: Path, *, users: int, rounds: int) -> list[R
                     batches[kind].append(served_rate(collector, users, size=BATCH, connections=4))
                     singles[kind].append(served_rate(collector, users, size=1, connections=64))
                     answers[kind].append({path: ask(collector, path) for path in QUESTIONS})
-        console.print(f"after the load it takes {resident_bytes(filled) / 1e6:.0f} MB")
+        loaded_bytes = resident_bytes(filled)
+        time.sleep(QUIET_SECONDS)
+        console.print(
+            f"after the load it takes {loaded_bytes / 1e6:.0f} MB, "
+            f"{resident_bytes(filled) / 1e6:.0f} once it is quiet, "
+            f"and took {resident_bytes(filled, 'VmHWM') / 1e6:.0f} at most"
+        )
     show_answers(answers)
     return [
         Rates(f"collector, batches of {BATCH:,}", batches),
