@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from collector.ledger import Batch
 from collector.reports.billing import AS_REPORTED_MILLIS, MAX_RATIO_MILLIS
+from collector.reports.columns import amount_of
 from collector.reports.report import MAX_AMOUNT_BYTES, Report
 
 NEARLY_FULL_BYTES = MAX_AMOUNT_BYTES // 2
@@ -77,11 +78,7 @@ class Capacity:
             self.nearly_full = room.nearly_full
 
     def _has_spare(self, batches: Sequence[Batch]) -> bool:
-        raw_bytes = sum(
-            report.upload_bytes + report.download_bytes
-            for batch in batches
-            for report in batch.reports
-        )
+        raw_bytes = sum(amount_of(batch.reports) for batch in batches)
         most_bytes = raw_bytes * MAX_RATIO_MILLIS // AS_REPORTED_MILLIS
         if self._accepted_bytes + most_bytes <= self._spare_bytes:
             return True

@@ -6,6 +6,7 @@ Pure. `decode` turns a request body into `WireReport`s; `accept` turns each into
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import unicodedata
@@ -136,18 +137,23 @@ def purge_horizon_millis(limits: Limits, *, now_millis: int) -> int:
     return now_millis - kept_millis(limits)
 
 
+_hash = functools.partial(hashlib.blake2b, digest_size=16)
+
+
 def report_key(scope: str, report_id: str) -> bytes:
     """Hash the sender's scope and a report's id, so that ids of two senders never collide."""
-    return hashlib.blake2b(f"{scope}\x1f{report_id}".encode(), digest_size=16).digest()
+    return _hash(_scoped(scope) + report_id.encode()).digest()
 
 
 def report_keys(scope: str, report_ids: Sequence[str | None]) -> list[bytes | None]:
     """Return the `report_key` of each id; None for none."""
-    prefix = f"{scope}\x1f".encode()
-    return [
-        None if each is None else hashlib.blake2b(prefix + each.encode(), digest_size=16).digest()
-        for each in report_ids
-    ]
+    prefix = _scoped(scope)
+    return [None if each is None else _hash(prefix + each.encode()).digest() for each in report_ids]
+
+
+def _scoped(scope: str) -> bytes:
+    """Return what stands before an id in what is hashed."""
+    return f"{scope}\x1f".encode()
 
 
 def is_ahead(wire: WireReport, *, now_millis: int) -> bool:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collector.ledger.capacity import NEARLY_FULL_BYTES, Amounts
-from collector.ledger.sql.database import Database, one_row
+from collector.ledger.sql.database import BILLED, Database, one_row
 
 
 def _unfolded(db: Database) -> str:
     return f"""
         SELECT s.username, CAST(sum(r.upload_bytes + r.download_bytes) AS bigint) AS raw,
-            CAST(sum(coalesce(r.billed_bytes, r.upload_bytes + r.download_bytes)) AS bigint)
-                AS billed
+            CAST(sum({BILLED}) AS bigint) AS billed
         FROM {db.dialect.unfolded} AS r JOIN series AS s ON s.id = r.series_id
     """
 

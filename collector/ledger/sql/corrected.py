@@ -19,7 +19,7 @@ from collector.ledger.corrections import (
     correction_of,
     of_corrections,
 )
-from collector.ledger.sql.database import BYTE_ORDER, Database, first_row, one_row, whole
+from collector.ledger.sql.database import BILLED, BYTE_ORDER, Database, first_row, one_row, whole
 
 CHOSEN = (
     "r.reporter = :scope AND r.received_at >= :since AND r.received_at < :until "
@@ -59,7 +59,7 @@ def preview(db: Database, wanted: Wanted) -> VoidPreview:
     rows = db.rows(
         "SELECT s.username, l.seq IS NOT NULL AS is_voided, count(*), "
         "CAST(sum(r.upload_bytes) AS bigint), CAST(sum(r.download_bytes) AS bigint), "
-        "CAST(sum(coalesce(r.billed_bytes, r.upload_bytes + r.download_bytes)) AS bigint) "
+        f"CAST(sum({BILLED}) AS bigint) "
         f"FROM {db.dialect.reports} AS r JOIN series AS s ON s.id = r.series_id "
         f"LEFT JOIN correction_line AS l ON l.voids_seq = r.seq WHERE {CHOSEN} "
         "GROUP BY s.username, is_voided "

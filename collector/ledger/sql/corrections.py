@@ -25,7 +25,7 @@ from collector.ledger.corrections import (
     refusal_of,
 )
 from collector.ledger.sql.corrected import CHOSEN, chosen
-from collector.ledger.sql.database import Database, added, first_row, one_row, quotient
+from collector.ledger.sql.database import BILLED, Database, added, first_row, one_row, quotient
 from collector.ledger.sql.purge import dropped_days
 from collector.reports.report import DAY_MILLIS, MAX_AMOUNT_BYTES
 
@@ -106,7 +106,7 @@ class _Step(NamedTuple):
         rows = db.rows(
             f"""
             SELECT r.series_id, -r.upload_bytes, -r.download_bytes,
-                -coalesce(r.billed_bytes, r.upload_bytes + r.download_bytes), -r.connections,
+                -{BILLED}, -r.connections,
                 r.reported_at, r.received_at, r.seq
             FROM {db.dialect.numbered} AS r JOIN series AS s ON s.id = r.series_id
             WHERE {CHOSEN}

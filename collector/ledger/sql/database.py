@@ -23,6 +23,8 @@ Row = tuple[Any, ...]
 Values = Mapping[str, object]
 
 NO_VALUES: Values = {}
+BILLED = "coalesce(r.billed_bytes, r.upload_bytes + r.download_bytes)"
+"""The billed bytes of a report `r`."""
 SUMS = ("upload_bytes", "download_bytes", "billed_bytes", "connections", "reports")
 """The sums that the rows of series and days have."""
 USER_SUMS = tuple(each for each in SUMS if each != "connections")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from collector.ledger import Changes, DayRow, ReportRow, UserTotal, WriterRun
 from collector.ledger.grouped_reports import GroupedReports, Grouping, SeriesReports, ServerSum
-from collector.ledger.sql.database import Database, folded_seq, kept_text, one_row, quotient
+from collector.ledger.sql.database import BILLED, Database, folded_seq, kept_text, one_row, quotient
 
 
 def changes(db: Database, *, after: int, limit: int) -> Changes:
@@ -59,7 +59,7 @@ def _reports_within(db: Database, *, after: int, through: int) -> list[ReportRow
         "SELECT r.seq AS seq, s.username AS username, s.server AS server, s.port AS port, "
         "s.protocol AS protocol, r.upload_bytes AS upload_bytes, "
         "r.download_bytes AS download_bytes, "
-        "coalesce(r.billed_bytes, r.upload_bytes + r.download_bytes) AS billed_bytes, "
+        f"{BILLED} AS billed_bytes, "
         "r.connections AS connections, r.reported_at AS reported_at_millis, "
         f"l.voids_seq AS voids_seq FROM {db.dialect.numbered} AS r "
         "JOIN series AS s ON s.id = r.series_id LEFT JOIN correction_line AS l ON l.seq = r.seq "
@@ -97,9 +97,6 @@ def grouped_reports(
     return GroupedReports(after, through, _sums_of_servers(db, grouping, bounds))
 
 
-_BILLED = "coalesce(r.billed_bytes, r.upload_bytes + r.download_bytes)"
-
-
 def series_reports(
     db: Database, grouping: Grouping, found: GroupedReports, *, part: int
 ) -> list[SeriesReports]:
@@ -108,7 +105,7 @@ def series_reports(
     spelled = (
         f"'{grouping.upload_bytes}' || r.upload_bytes || "
         f"'{grouping.download_bytes}' || r.download_bytes || "
-        f"'{grouping.billed_bytes}' || {_BILLED} || "
+        f"'{grouping.billed_bytes}' || {BILLED} || "
         f"'{grouping.connections}' || r.connections || "
         f"'{grouping.time}' || (r.reported_at * 1000000 + r.seq % 1000000)"
     )
@@ -130,7 +127,7 @@ def _sums_of_servers(
     amounts = {
         "upload_bytes": "r.upload_bytes",
         "download_bytes": "r.download_bytes",
-        "billed_bytes": _BILLED,
+        "billed_bytes": BILLED,
         "connections": "r.connections",
     }
     sums = ", ".join(f"{db.dialect.sum_of(each)} AS {name}" for name, each in amounts.items())

@@ -97,8 +97,8 @@ class Position(NamedTuple):
     """Up to which user it has done so."""
 
 
-def add_up(db: sqlite3.Connection, hours: SenderHours | None, *, after: int, through: int) -> None:
-    """Add up the reports after one seq through another, all at once; for `hours` see `finish`."""
+def add_up(db: sqlite3.Connection, hours: SenderHours, *, after: int, through: int) -> None:
+    """Add up the reports after one seq through another, all at once."""
     begin(db)
     gather(db, after=after, through=through)
     add(db)
