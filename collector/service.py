@@ -166,9 +166,9 @@ async def open_collector(
             await exporter.close()
         if subscriptions:
             await subscriptions.close()
+        reader.close()  # what is still read has no caller any more
         readers.shutdown()
         statistics_readers.shutdown()
-        reader.close()
         ledger.close()
 
 

@@ -118,7 +118,8 @@ def test_an_audit_beside_a_writer_is_of_one_moment(tmp_path):
                 seen.append(statement)
                 ledger.record([batch(report())], received_at_millis=NOON_MILLIS)
 
-        reader._db.set_trace_callback(store_between)
+        with reader._connections.use() as db:
+            db.set_trace_callback(store_between)
         assert reader.audit().problems == []
         assert seen
         assert reader.audit().reports == 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +15,7 @@ from collector.ledger.sqlite.database import DIALECT, SqliteDatabase
 from collector.ledger.sqlite.file import connect
 from collector.ledger.sqlite.key_index import seqs_of
 from collector.ledger.statistics_values import Audit, Facts
+from collector.runtime.sqlite.thread_connections import ThreadConnections
 
 T = TypeVar("T")
 
@@ -25,26 +25,11 @@ class SqliteReader(SqlReader):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._local = threading.local()
-        self._opened: list[sqlite3.Connection] = []
-        self._guard = threading.Lock()
-
-    @property
-    def _db(self) -> sqlite3.Connection:
-        db: sqlite3.Connection | None = getattr(self._local, "db", None)
-        if db is None:
-            db = self._local.db = connect(self._path, read_only=True)
-            with self._guard:
-                self._opened.append(db)
-        return db
+        self._connections = ThreadConnections(lambda: connect(path, read_only=True))
 
     def close(self) -> None:
-        """Close the connections of all threads."""
-        with self._guard:
-            for db in self._opened:
-                db.close()
-            self._opened.clear()
-        self._local = threading.local()
+        """Close the connections of all threads, for good; queries under way are interrupted."""
+        self._connections.close()
 
     def read(
         self,
@@ -54,35 +39,38 @@ class SqliteReader(SqlReader):
         is_long: bool = False,  # noqa: ARG002 - reading a file has no deadline
     ) -> T:
         """Run queries on the thread's connection."""
-        db = self._db
-        if not is_snapshot:
-            return work(SqliteDatabase(db))
-        db.execute("BEGIN")
-        try:
-            return work(SqliteDatabase(db))
-        finally:
-            db.execute("COMMIT")
+        with self._connections.use() as db:
+            if not is_snapshot:
+                return work(SqliteDatabase(db))
+            db.execute("BEGIN")
+            try:
+                return work(SqliteDatabase(db))
+            finally:
+                db.execute("COMMIT")
 
     def last_reports(self) -> dict[str, int]:
         """Return when the newest stored report of each sender arrived, by its scope."""
-        return last_reports(self._db)
+        with self._connections.use() as db:
+            return last_reports(db)
 
     def first_received_at(self, keys: Sequence[bytes]) -> int | None:
         """Return when the first of the reports with these keys came, None when there is none.
 
         Reports that are not added up yet are not found.
         """
-        seqs = [seq for _, seq in seqs_of(self._db, keys)]
-        if not seqs:
-            return None
-        query = "SELECT received_at FROM report WHERE seq = ?"
-        row = self._db.execute(query, (min(seqs),)).fetchone()
-        return None if row is None else int(row[0])
+        with self._connections.use() as db:
+            seqs = [seq for _, seq in seqs_of(db, keys)]
+            if not seqs:
+                return None
+            query = "SELECT received_at FROM report WHERE seq = ?"
+            row = db.execute(query, (min(seqs),)).fetchone()
+            return None if row is None else int(row[0])
 
     def facts(self) -> Facts:
         """Return the ledger's size and counts."""
-        pages = self._db.execute("PRAGMA page_count").fetchone()[0]
-        page_bytes = self._db.execute("PRAGMA page_size").fetchone()[0]
+        with self._connections.use() as db:
+            pages = db.execute("PRAGMA page_count").fetchone()[0]
+            page_bytes = db.execute("PRAGMA page_size").fetchone()[0]
         return self.read(
             lambda db: sql_statistics.facts(
                 db, location=self._path.name, size_bytes=pages * page_bytes
@@ -92,7 +80,8 @@ class SqliteReader(SqlReader):
 
     def audit(self) -> Audit:
         """Check the file and compare the sums of users, series and days with each other."""
-        verdict = [str(row[0]) for row in self._db.execute("PRAGMA integrity_check(20)")]
+        with self._connections.use() as db:
+            verdict = [str(row[0]) for row in db.execute("PRAGMA integrity_check(20)")]
         problems = [] if verdict == ["ok"] else verdict
         return self.read(lambda db: sql_statistics.Compared(db).audit(problems), is_snapshot=True)
 

@@ -7,9 +7,12 @@ may go on for ever; the loops here use `asyncio.timeout`, and the linter refuses
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 
 import pytest
 
+from collector.ledger.sqlite.writer import SqliteLedger
 from marzban_bridge.reconcile.work_queue import Urgency
 from tests.support.bridge.bridge_world import BridgeWorld, until
 from tests.support.collector.collectors import CollectorWorld, running
@@ -51,3 +54,47 @@ async def test_a_waiting_reader_that_goes_away_in_that_moment_is_gone(tmp_path):
         async with asyncio.timeout(25):
             await asyncio.wait([reader])
         assert reader.cancelled()
+
+
+READER_CLOSED_UNDER_ITS_QUERIES = """
+import sqlite3, sys, threading
+from pathlib import Path
+from collector.ledger.sqlite.reader import SqliteReader
+
+ENDLESS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30000000) "
+reader = SqliteReader(Path(sys.argv[1]))
+begun = threading.Barrier(5)
+
+def read(is_snapshot):
+    def work(db):
+        db.rows("SELECT 1")
+        begun.wait()
+        return db.rows(ENDLESS + "SELECT i FROM n WHERE i % 1000000 = 0")
+    try:
+        reader.read(work, is_snapshot=is_snapshot)
+    except sqlite3.OperationalError as error:
+        print(error)
+
+threads = [threading.Thread(target=read, args=(number % 2 == 0,)) for number in range(4)]
+for each in threads:
+    each.start()
+begun.wait()
+reader.close()
+for each in threads:
+    each.join()
+"""
+
+
+def test_a_reader_is_closed_under_its_queries(tmp_path):
+    """The export's threads still read when a collector ends; it crashed then."""
+    path = tmp_path / "ledger.sqlite3"
+    SqliteLedger(path).close()
+    done = subprocess.run(
+        [sys.executable, "-c", READER_CLOSED_UNDER_ITS_QUERIES, str(path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == ["interrupted"] * 4

@@ -414,11 +414,12 @@ def test_a_users_statistics_do_not_read_everybodys_rows(path):
             steps[0] += 1
             return 0
 
-        reader._db.set_progress_handler(count, 10)
-        for since_day in (None, DAY - 6):
-            assert len(reader.servers_of("u7", since_day=since_day)) == 1
-        assert steps[0] * 10 < 2_000
-        reader._db.set_progress_handler(None, 0)
+        with reader._connections.use() as db:
+            db.set_progress_handler(count, 10)
+            for since_day in (None, DAY - 6):
+                assert len(reader.servers_of("u7", since_day=since_day)) == 1
+            assert steps[0] * 10 < 2_000
+            db.set_progress_handler(None, 0)
 
 
 def test_who_reported_last_is_known_without_reading_the_reports(path):
@@ -431,10 +432,11 @@ def test_who_reported_last_is_known_without_reading_the_reports(path):
             steps[0] += 1
             return 0
 
-        reader._db.set_progress_handler(count, 10)
-        assert reader.last_reports() == {"reporter:r": NOON_MILLIS}
-        assert steps[0] * 10 < 500
-        reader._db.set_progress_handler(None, 0)
+        with reader._connections.use() as db:
+            db.set_progress_handler(count, 10)
+            assert reader.last_reports() == {"reporter:r": NOON_MILLIS}
+            assert steps[0] * 10 < 500
+            db.set_progress_handler(None, 0)
 
 
 def test_a_reader_cannot_write(path):
