@@ -17,10 +17,9 @@ from rich.console import Console
 from rich.text import Text
 
 from collector.runtime.config import ConfigError
+from collector.runtime.entry import INTERRUPTED
 from collector.runtime.listening import ListenError, NotStartedError
 from collector.runtime.logs import configure_logging, printable
-
-INTERRUPTED = 130
 
 
 def run_command(

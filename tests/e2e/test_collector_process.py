@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -61,6 +62,18 @@ def test_asked_to_end_it_sends_waiting_readers_home_and_leaves_a_whole_ledger(pr
     ((status, text),) = answers
     assert (status, json.loads(text)["changes"]) == (200, [])
     assert "Traceback" not in process.log.read_text()
+    assert process.run("check").returncode == 0
+
+
+def test_a_second_interrupt_ends_the_wait_for_requests_and_closes_all_the_same(process):
+    head = "PUT /v1/readers/one HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{"
+    with socket.create_connection(("127.0.0.1", process.port)) as unfinished:
+        unfinished.sendall(head.encode())
+        assert process.interrupt_until("Waiting for connections to close") == 130
+        assert unfinished.recv(64).startswith(b"HTTP/1.1 503 ")
+    log = process.log.read_text()
+    assert "Application shutdown complete" in log
+    assert "Traceback" not in log
     assert process.run("check").returncode == 0
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import enum
 import gc
+import json
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,19 @@ from collector.runtime.http.limits import BoundedProtocol, bounded
 from collector.runtime.listening import NotStartedError
 
 START_POLL_SECONDS = 0.01
+_STOPPING = json.dumps(
+    {
+        "type": "about:blank",
+        "title": "Service Unavailable",
+        "status": 503,
+        "detail": "this program is stopping; retry when it runs again",
+    }
+).encode()
+_STOPPING_HEADERS = (
+    (b"content-type", b"application/problem+json"),
+    (b"content-length", str(len(_STOPPING)).encode()),
+    (b"retry-after", b"5"),
+)
 RARE_COLLECTIONS = (20_000, 50, 100)
 """When the garbage collector runs in a process that does nothing but serve: by default it does so
 after 700 objects, which is for each few requests, and takes a fifth of the time of storing them."""
@@ -33,6 +47,9 @@ class Signals(enum.Enum):
 
 class Server(uvicorn.Server):
     """Serves one application.
+
+    When it ends, requests may take `graceful_seconds`, or until a second SIGINT; those that are
+    cut off then are answered 503. The application is told of the end in any case.
 
     `proxies` are those whose `X-Forwarded-For` is trusted. `on_stop` is called when listening
     ends, before open requests are waited for, at most `graceful_seconds`: what waits for something
@@ -56,9 +73,10 @@ class Server(uvicorn.Server):
         direct_routes: Mapping[bytes, DirectRoute] | None = None,
     ) -> None:
         protocol = serving_directly(direct_routes) if direct_routes else BoundedProtocol
+        self._title = getattr(app, "title", "an application")
         super().__init__(
             uvicorn.Config(
-                app,
+                _answering_what_is_cut_off(app),
                 http=bounded(connections=connections, read_seconds=read_seconds, protocol=protocol),
                 ws="none",
                 lifespan=lifespan,
@@ -81,17 +99,22 @@ class Server(uvicorn.Server):
         except SystemExit as error:
             if self._signals is not Signals.LEFT_ALONE:
                 raise
-            title = getattr(self.config.app, "title", "an application")
-            raise NotStartedError(f"{title} did not start; the lines above say why") from error
+            raise NotStartedError(
+                f"{self._title} did not start; the lines above say why"
+            ) from error
         if self._freezes_heap:
             gc.collect()
             gc.freeze()
             gc.set_threshold(*RARE_COLLECTIONS)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop listening, and let open requests end."""
+        """Stop listening, let open requests end, and then the application."""
         self._on_stop()
         await super().shutdown(sockets)
+        if self.force_exit:  # a second SIGINT, at which uvicorn tells neither of them
+            for each in self.server_state.tasks:
+                each.cancel()
+            await self.lifespan.shutdown()
 
     def end(self) -> None:
         """End as at a signal, but not before it has started; called in its event loop."""
@@ -112,6 +135,26 @@ class Server(uvicorn.Server):
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, self.handle_exit, number, None)
         yield
+
+
+def _answering_what_is_cut_off(app: Any) -> Any:
+    """Return the application with an answer to each request that the server cancels at its end.
+
+    uvicorn would log each with a traceback, and answer 500, which not every client tries again.
+    """
+
+    async def answering(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await app(scope, receive, send)
+        except asyncio.CancelledError:
+            if scope["type"] != "http":
+                raise
+            with contextlib.suppress(RuntimeError):  # an answer that has begun breaks off
+                start = {"type": "http.response.start", "status": 503, "headers": _STOPPING_HEADERS}
+                await send(start)
+                await send({"type": "http.response.body", "body": _STOPPING})
+
+    return answering
 
 
 @contextlib.asynccontextmanager

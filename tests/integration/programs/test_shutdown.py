@@ -7,12 +7,16 @@ may go on for ever; the loops here use `asyncio.timeout`, and the linter refuses
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 import sys
 
+import httpx
 import pytest
 
 from collector.ledger.sqlite.writer import SqliteLedger
+from collector.runtime.http.problem import MEDIA_TYPE
+from collector.runtime.http.server import Server, Signals, serving
 from marzban_bridge.reconcile.work_queue import Urgency
 from tests.support.bridge.bridge_world import BridgeWorld, until
 from tests.support.collector.collectors import CollectorWorld, running
@@ -98,3 +102,31 @@ def test_a_reader_is_closed_under_its_queries(tmp_path):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.split() == ["interrupted"] * 4
+
+
+async def test_a_request_that_is_cut_off_is_told_to_try_again_and_logs_no_traceback(caplog):
+    async def app(scope, receive, send):
+        await asyncio.sleep(600)
+
+    server = Server(
+        app,
+        connections=8,
+        read_seconds=5,
+        signals=Signals.LEFT_ALONE,
+        graceful_seconds=0,
+        lifespan="off",
+    )
+    listener = socket.create_server(("127.0.0.1", 0))
+    async with httpx.AsyncClient() as client, serving(server, listener):
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        asking = asyncio.create_task(client.get(url))
+        await until("the request is being answered", lambda: bool(server.server_state.tasks))
+        server.end()
+        async with asyncio.timeout(120):
+            answer = await asking
+    assert answer.status_code == 503
+    assert answer.headers["content-type"] == MEDIA_TYPE
+    assert int(answer.headers["retry-after"]) > 0
+    assert "stopping" in answer.json()["detail"]
+    assert "Traceback" not in caplog.text
+    assert "Exception in ASGI" not in caplog.text

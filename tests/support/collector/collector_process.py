@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -82,6 +83,16 @@ class CollectorProcess:
         self._process.terminate()
         self._process.wait(DEADLINE_SECONDS)
         self._process = None
+
+    def interrupt_until(self, said: str) -> int:
+        """Interrupt it, once more when its log says something; return how it ended."""
+        assert self._process is not None
+        process, self._process = self._process, None
+        with ending_on_failure(process.kill):
+            process.send_signal(signal.SIGINT)
+            poll(said, lambda: said in self.log.read_text())
+            process.send_signal(signal.SIGINT)
+            return process.wait(DEADLINE_SECONDS)
 
     def kill(self) -> None:
         """End it at once, if it runs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from collector import __version__
 from collector.agent import cli as agent_cli
 from collector.agent.config.file import DEFAULT_PATH
 from collector.cli import main as collector_cli
-from collector.runtime.cli import completion_of, print_json
+from collector.runtime.cli import INTERRUPTED, completion_of, print_json
 from marzban_bridge.cli import main as bridge_cli
 
 PARSERS = {
@@ -49,6 +50,16 @@ def test_the_version_needs_no_command_s_module(program, module, monkeypatch, cap
     monkeypatch.setitem(sys.modules, module, None)  # importing it would fail
     assert program.main() == 0
     assert capsys.readouterr().out == f"{__version__}\n"
+
+
+@pytest.mark.parametrize("program", [collector.__main__, marzban_bridge.__main__])
+def test_an_interrupt_while_modules_are_imported_is_no_traceback(program, monkeypatch):
+    def interrupted(_name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["x", "serve"])
+    monkeypatch.setattr(importlib, "import_module", interrupted)
+    assert program.main() == INTERRUPTED
 
 
 def test_what_shows_something_shows_it_as_json_too():
