@@ -135,10 +135,6 @@ class Link(postgres_link.PostgresLink):
             only_reads=only_reads,
         )
 
-    def close(self) -> None:
-        """Close the connection; the next use opens another."""
-        self.drop()
-
 
 def run_in(db: Db, work: Callable[[Db], T], *, is_snapshot: bool = False) -> T:
     """Run something in one transaction; with `is_snapshot` all queries see one snapshot."""

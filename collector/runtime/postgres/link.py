@@ -54,8 +54,13 @@ class PostgresLink:
     def connect(self) -> Db:
         """Return the open connection, which may be a new one; raises translated errors.
 
-        It is a new one where the previous one was cut off while it was not used.
+        It is a new one where the previous one was cut off while it was not used. A running call is
+        waited for.
         """
+        with self._guard:
+            return self._connected()
+
+    def _connected(self) -> Db:
         try:
             db = self._opened()
             if self._is_held_back:
@@ -81,7 +86,7 @@ class PostgresLink:
         try:
             db.execute("")
         except psycopg.Error:
-            self.drop()
+            self._drop()
         finally:
             db.answer_seconds = answer_seconds
 
@@ -100,7 +105,7 @@ class PostgresLink:
         """
         with self._guard:
             for tries in range(1, MAX_TRIES + 1):
-                db = self.connect()
+                db = self._connected()
                 try:
                     with db.transaction() if is_one else nullcontext():
                         result = work(db)
@@ -111,15 +116,22 @@ class PostgresLink:
                 except self._faults as error:
                     is_other = isinstance(error, pg.ReadOnlySqlTransaction)
                     if db.closed or is_other or is_out_of_step(error):
-                        self.drop()
+                        self._drop()
                     raise self._translated(error) from error
                 else:
                     self._used_at_seconds = time.monotonic()
                     return result
             raise AssertionError("the last try returns or raises")
 
-    def drop(self) -> None:
-        """Close the connection; the next use opens another."""
+    def close(self) -> None:
+        """Close the connection after a running call has ended; the next use opens another.
+
+        Closed under a call it would free what the driver reads meanwhile.
+        """
+        with self._guard:
+            self._drop()
+
+    def _drop(self) -> None:
         if self._db is not None:
             with suppress(psycopg.Error):
                 self._db.close()

@@ -114,8 +114,3 @@ class PostgresLink(postgres_link.PostgresLink):
                 )
             self._server = server
         return db
-
-    def close(self) -> None:
-        """Close the connection after a running call has ended; the next use opens another."""
-        with self._guard:
-            self.drop()

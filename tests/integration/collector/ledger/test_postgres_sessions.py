@@ -378,3 +378,20 @@ def test_a_process_that_freezes_amid_many_rows_loses_its_session_and_its_locks(u
     ended = "idle-in-transaction timeout|server closed the connection"
     with closing(link), pytest.raises(NotStoredError, match=ended):
         link.run(stand_still)
+
+
+@pytest.mark.parametrize("kind", [Link, PostgresLink])
+def test_a_connection_is_closed_after_the_call_that_is_running_on_it(url, kind):
+    """The driver reads on without the interpreter's lock: what is freed then crashes the process."""
+    link, has_begun = kind(url), threading.Event()
+
+    def answer_late(db):
+        has_begun.set()
+        return db.execute("SELECT pg_sleep(0.3), 7").fetchone()[1]
+
+    with ThreadPoolExecutor(1) as thread:
+        answer = thread.submit(link.ask, answer_late)
+        assert has_begun.wait(120)
+        link.close()
+        assert answer.done()
+        assert answer.result() == 7
