@@ -110,7 +110,7 @@ async def _alone(app: FastAPI, opening: Opening, on_loop_failure: OnFailure) -> 
         error = None if loop.cancelled() else loop.exception()
         if error:
             for bridge in app.state.bridges.by_name.values():
-                bridge.reconciler.panel_outage.reason = f"the loop stopped: {error!r}"
+                bridge.reconciler.health.outage.reason = f"the loop stopped: {error!r}"
             if on_loop_failure:
                 on_loop_failure(error)
 

@@ -24,10 +24,10 @@ from marzban_bridge.reconcile.actions import Actions
 from marzban_bridge.reconcile.events_purge import EventsPurge
 from marzban_bridge.reconcile.feed_reader import FeedReader
 from marzban_bridge.reconcile.loop import Reconciler
+from marzban_bridge.reconcile.panel_health import PanelHealth
 from marzban_bridge.reconcile.reseller_actions import ResellerActions
 from marzban_bridge.reconcile.reseller_watch import ResellerWatch
 from marzban_bridge.reconcile.standstill import Standstill
-from marzban_bridge.reconcile.stopped_admins import StoppedAdmins
 from marzban_bridge.reconcile.trust.duplicate_names import DuplicateNameScan
 from marzban_bridge.reconcile.trust.panel_rebase import PanelRebase
 from marzban_bridge.reconcile.trust.rollback_check import RollbackCheck
@@ -265,14 +265,19 @@ def _bridge_of(
         settler=parts.settler,
         reconciler=Reconciler(
             store=store,
-            panel=panel,
+            health=PanelHealth(
+                store=store,
+                panel=panel,
+                twins=shared.twins,
+                metrics=metrics,
+                standstill=shared.standstill,
+            ),
             batches=parts.batches,
             reader=parts.reader,
             evaluator=parts.evaluator,
             trust=parts.trust,
             queue=queue,
             twins=shared.twins,
-            stopped_admins=StoppedAdmins(store=store, panel=panel, metrics=metrics),
             resellers=ResellerWatch(
                 store=store,
                 panel=panel,

@@ -52,7 +52,7 @@ async def readyz(request: Request) -> Response:
         return JSONResponse(Health(status="following", reasons=[reason]).model_dump(), 503)
     bridges = bridges_of(request)
     outages = [
-        *(bridge.reconciler.panel_outage for bridge in bridges.by_name.values()),
+        *(bridge.reconciler.health.outage for bridge in bridges.by_name.values()),
         bridges.feed_reader.outage,
     ]
     webhook_warnings = callers_of(request).webhook_warnings
@@ -71,23 +71,23 @@ async def readyz(request: Request) -> Response:
             "events says why, and marzban-bridge rebase ends it"
         )
     warnings = [
-        f"{bridge.reconciler.panel_outage.name}: {warning}"
+        f"{bridge.reconciler.health.outage.name}: {warning}"
         for bridge in bridges.by_name.values()
-        if bridge.reconciler.panel_check
-        for warning in bridge.reconciler.panel_check.warnings
+        if bridge.reconciler.health.last_check
+        for warning in bridge.reconciler.health.last_check.warnings
     ]
     warnings += [
-        f"{loop.panel_outage.name}: {text}"
+        f"{loop.health.outage.name}: {text}"
         for loop in (bridge.reconciler for bridge in bridges.by_name.values())
         for text in (
-            *loop.stopped_admins.warnings,
+            *loop.health.stopped_admins.warnings,
             *loop.resellers.warnings,
             loop.set_aside.warning,
         )
         if text
     ]
     warnings += [
-        f"{bridge.reconciler.panel_outage.name}: {text}"
+        f"{bridge.reconciler.health.outage.name}: {text}"
         for name, bridge in bridges.by_name.items()
         if (text := webhook_warnings.of(name))
     ]
@@ -106,9 +106,9 @@ async def readyz(request: Request) -> Response:
         reasons=reasons,
         warnings=warnings,
         panels={
-            name: bridge.reconciler.panel_check.panel
+            name: bridge.reconciler.health.last_check.panel
             for name, bridge in bridges.by_name.items()
-            if bridge.reconciler.panel_check
+            if bridge.reconciler.health.last_check
         },
         enforcement=bridges.settings.enforcement.value,
     )

@@ -102,7 +102,7 @@ async def take_webhook(
         remember_seconds=REMEMBER_SECONDS,
         happened_at={digest: event.happened_at for digest, event, *_ in hints if event.happened_at},
     )
-    check = bridge.reconciler.panel_check
+    check = bridge.reconciler.health.last_check
     for _, event, key, keys in hints:
         is_own = check is not None and event.by == check.admin  # a write of the bridge's
         is_edit = not event.is_reset and not is_own

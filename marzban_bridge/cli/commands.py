@@ -102,7 +102,7 @@ def _row(panel: PanelSettings, row: PlannedRow) -> PlannedRow:
 
 async def _check_panel(bridge: Bridge, *, is_shown: bool) -> None:
     """Print the admin the bridge signed in as; warn if it may not read and write every user."""
-    found = await bridge.reconciler.check_panel()
+    found = await bridge.reconciler.health.check()
     if not is_shown:
         return
     say(f"Signed in to {bridge.panel_settings.url} as {found.admin} ({found.panel}).")

@@ -13,22 +13,18 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from collector.runtime.outage import Outage
 from marzban_bridge.clock import Clock
 from marzban_bridge.errors import (
     CollectorUnavailableError,
     PanelError,
     PanelSuspendedError,
-    PanelUnavailableError,
 )
 from marzban_bridge.metrics import Metrics
-from marzban_bridge.panels.check import PanelCheck
 from marzban_bridge.panels.names import FIRST_PANEL
-from marzban_bridge.panels.port import Panel
+from marzban_bridge.reconcile.panel_health import PanelHealth
 from marzban_bridge.reconcile.pass_result import PassResult
 from marzban_bridge.reconcile.reseller_watch import ResellerWatch
 from marzban_bridge.reconcile.standstill import Standstill
-from marzban_bridge.reconcile.stopped_admins import StoppedAdmins
 from marzban_bridge.reconcile.trust.panel_trust import PanelTrust
 from marzban_bridge.reconcile.trust.rollback_check import RollbackCheck
 from marzban_bridge.reconcile.trust.twin_panels import TwinPanels
@@ -36,7 +32,7 @@ from marzban_bridge.reconcile.users.batches import BatchSettler, Settled
 from marzban_bridge.reconcile.users.evaluation import Evaluator, Preview
 from marzban_bridge.reconcile.users.reader import UserReader
 from marzban_bridge.reconcile.work_queue import Urgency, WorkQueue
-from marzban_bridge.store.metas import PANEL_IS, PASS_POSITION
+from marzban_bridge.store.metas import PASS_POSITION
 from marzban_bridge.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -61,14 +57,13 @@ class Reconciler:
         self,
         *,
         store: Store,
-        panel: Panel,
+        health: PanelHealth,
         batches: BatchSettler,
         reader: UserReader,
         evaluator: Evaluator,
         trust: PanelTrust,
         queue: WorkQueue,
         twins: TwinPanels,
-        stopped_admins: StoppedAdmins,
         resellers: ResellerWatch,
         rollback_check: RollbackCheck,
         clock: Clock,
@@ -77,7 +72,6 @@ class Reconciler:
         standstill: Standstill,
     ) -> None:
         self._store = store
-        self._panel = panel
         self._batches = batches
         self._reader = reader
         self._evaluator = evaluator
@@ -90,19 +84,13 @@ class Reconciler:
         self._pass_seconds = pass_seconds
         self._standstill = standstill
         self._pass: AsyncIterator[list[str]] | None = None
-        self._pass_started_at = self._next_pass_at = self._resume_at = 0.0
+        self._pass_started_at = self._next_pass_at = 0.0
         self._pass_was_asked = asyncio.Event()
-        self._standstills_before_outage = 0
-        self.panel_check: PanelCheck | None = None
-        """The result of the last check: the bridge's admin, and the panel's version."""
-        self.stopped_admins = stopped_admins
+        self.health = health
         self.resellers = resellers
         self._twins = twins
         is_first = store.panel == FIRST_PANEL
         self._position = PASS_POSITION if is_first else f"{PASS_POSITION}:{store.panel}"
-        self.panel_outage = Outage(
-            "panel" if is_first else f"panel {store.panel}", reason="not reached yet"
-        )
 
     def begin_pass(self) -> None:
         """Begin a pass now; one that is under way is ended."""
@@ -127,7 +115,7 @@ class Reconciler:
         """Settle users until cancelled."""
         self._show_counts()
         await asyncio.gather(
-            self._greet_panel(), self._rollback_check.wait_checked(longest_seconds=VOUCH_SECONDS)
+            self.health.greet(), self._rollback_check.wait_checked(longest_seconds=VOUCH_SECONDS)
         )
         self._next_pass_at = time.monotonic()
         try:
@@ -162,13 +150,13 @@ class Reconciler:
 
     async def _try(self, step: Callable[[], Awaitable[float | None]]) -> float | None:
         """Make a step, unless the panel is left alone after a failure; return the next pause."""
-        if pause_seconds := self._seconds_until_retry():
+        if pause_seconds := self.health.seconds_until_retry():
             return pause_seconds
         try:
             async with self._standstill.step():
                 return await step()
         except PanelError as error:
-            return self._note_outage(error)
+            return self.health.note_outage(error)
 
     async def _continue_pass(self) -> float | None:
         """Settle a chunk of a pass; return the seconds to pause after it, None until a pass is due.
@@ -190,7 +178,7 @@ class Reconciler:
 
     async def _settle_chunk(self) -> None:
         if self._pass is None:
-            await self.check_panel()
+            await self.health.check()
             await self.resellers.begin_pass()
             self._pass, self._pass_started_at = self._lap(), time.monotonic()
             self._batches.online.take()
@@ -234,40 +222,7 @@ class Reconciler:
     def _note_settled(self, settled: Settled) -> None:
         self.resellers.note_changes()
         if settled.evaluated:
-            self._note_up()
-
-    async def check_panel(self) -> PanelCheck:
-        """Read the bridge's admin and the panel's version; log what changed since the last check.
-
-        Raises the panel's errors, which say what to do.
-        """
-        found = await self._panel.check()
-        if found != self.panel_check:
-            log.info("%s: %s", self.panel_outage.name, found)
-            for warning in found.warnings:
-                log.warning("%s: %s", self.panel_outage.name, warning)
-            self._metrics.panel.info({"kind": found.kind.value, "version": found.version or ""})
-            key = f"{PANEL_IS}{self._store.panel}"
-            if self._store.meta(key) != found.panel:
-                self._store.set_meta(key, found.panel)
-        self.panel_check = found
-        await self.stopped_admins.check(found.dialect)
-        await self._twins.check(self._store.panel)
-        return found
-
-    async def _greet_panel(self) -> None:
-        """Check the panel before the first user is settled, so that problems are logged at once."""
-        try:
-            await self.check_panel()
-        except PanelError as error:
-            self._note_outage(error)
-        else:
-            self._note_up()
-
-    def _note_up(self) -> None:
-        self.panel_outage.recovered()
-        self._metrics.panel_up.set(1)
-        self._resume_at = 0.0
+            self.health.note_up()
 
     def _leave_pass(self) -> None:
         """End a pass early: the next one begins at once and continues after the last user.
@@ -281,7 +236,7 @@ class Reconciler:
         self._leave_pass()
         self._metrics.held.set(self._store.counts()["held"])
         await self._standstill.sleep(self._pass_seconds)
-        await self._greet_panel()
+        await self.health.greet()
 
     async def _check_suspended_panel(self) -> float:
         """Check whether a suspended panel is as before; return the seconds until the next check.
@@ -295,34 +250,11 @@ class Reconciler:
             await self._twins.check(self._store.panel)
             is_over = not await self._trust.evaluate_again(self._reader.all_users())
         except PanelError as error:
-            pause_seconds = self._note_outage(error)
+            pause_seconds = self.health.note_outage(error)
         else:
-            self._note_up()
+            self.health.note_up()
             pause_seconds = 0.0 if is_over else pause_seconds
         return pause_seconds
-
-    def _note_outage(self, error: PanelError) -> float:
-        """Record an outage of the panel; return the seconds until the next try.
-
-        An outage that both loops run into is recorded once.
-        """
-        if pause_seconds := self._seconds_until_retry():
-            return pause_seconds
-        self._metrics.soft_errors.labels(source="panel").inc()
-        self._metrics.panel_up.set(0)
-        asked_seconds = None
-        if isinstance(error, PanelUnavailableError):
-            asked_seconds = error.retry_after_seconds
-        pause_seconds = self.panel_outage.failed(str(error), asked_seconds=asked_seconds)
-        self._resume_at = time.monotonic() + pause_seconds
-        self._standstills_before_outage = self._standstill.times
-        return pause_seconds
-
-    def _seconds_until_retry(self) -> float:
-        """Return how long the panel is left alone; a rebase or a release ends that."""
-        if self._standstill.times != self._standstills_before_outage:
-            return 0.0
-        return max(0.0, self._resume_at - time.monotonic())
 
     async def pass_over_all(self) -> PassResult:
         """Settle every user once. Raises the panel's error when it cannot be reached."""
@@ -336,7 +268,7 @@ class Reconciler:
                 users=0, failures=0, seconds=0.0, suspension_text=self._store.suspension.text
             )
         self._trust.refuse_suspended()
-        await self.check_panel()
+        await self.health.check()
         await self.resellers.begin_pass()
         started_at = logged_at = time.monotonic()
         users = failures = 0
@@ -366,7 +298,7 @@ class Reconciler:
 
         After a pass that took longer than the interval the pause is as long as the pass.
         """
-        self._note_up()
+        self.health.note_up()
         seconds = time.monotonic() - started_at
         self._show_counts()
         self._metrics.online_users.set(self._batches.online.take())

@@ -20,7 +20,7 @@ from marzban_bridge.errors import BridgeError
 from marzban_bridge.metrics import Metrics
 from marzban_bridge.panels.port import Panel
 from marzban_bridge.panels.users import PanelUser
-from marzban_bridge.reconcile.users.chunk import UNREAD_AT, Chunk
+from marzban_bridge.reconcile.users.chunk import UNREAD_AT, Chunk, TakenIn
 from marzban_bridge.reconcile.users.concurrency import ConcurrencyLimit
 from marzban_bridge.reconcile.users.evaluation import Evaluator
 from marzban_bridge.reconcile.users.list_turn import ListTurn
@@ -35,21 +35,15 @@ FRESH_SECONDS = 0.5
 """How long after the answer a user from a list may be written to; later it is read once more."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TakenIn:
-    """What is left to do for users that were read in a list."""
+class TakesUsersIn(Protocol):
+    """What stores users as they were read from the panel."""
 
-    others: Mapping[str, PanelUser | None]
-    """Those who are to be settled one by one."""
-    moving: Sequence[str] = ()
-    """Those of them whose published limit only has to move."""
+    def take_in(self, users: Mapping[str, PanelUser | None], *, read_at: float) -> TakenIn:
+        """Store those users of whom nothing is due; return the others."""
 
 
 class SettlesUsers(Protocol):
-    """What settles the users of a panel once they are read from it."""
-
-    def take_in(self, users: Mapping[str, PanelUser | None], *, read_at: float) -> TakenIn:
-        """Settle those users of whom nothing is due; return the others."""
+    """What settles the users of a panel, each by itself."""
 
     async def settle(
         self,
@@ -90,6 +84,7 @@ class BatchSettler:
         self,
         *,
         panel: Panel,
+        intake: TakesUsersIn,
         settler: SettlesUsers,
         reader: UserReader,
         evaluator: Evaluator,
@@ -100,6 +95,7 @@ class BatchSettler:
         metrics: Metrics,
     ) -> None:
         self._panel = panel
+        self._intake = intake
         self._settler = settler
         self._reader = reader
         self._evaluator = evaluator
@@ -129,7 +125,7 @@ class BatchSettler:
             read_at = time.monotonic()
             users = await self._read(keys)
             self.online.add(users.values(), now=self._clock())
-            taken = self._settler.take_in(users, read_at=read_at)
+            taken = self._intake.take_in(users, read_at=read_at)
             self._queue.add(taken.moving, Urgency.PUBLISH)
             moving = frozenset(taken.moving)
             others = {key: user for key, user in taken.others.items() if key not in moving}
@@ -213,7 +209,7 @@ class BatchSettler:
     async def _settle_listed(self, keys: Sequence[str], *, urgency: Urgency) -> Settled:
         read_at = time.monotonic()
         users = await self._read(keys)
-        others = self._settler.take_in(users, read_at=read_at).others
+        others = self._intake.take_in(users, read_at=read_at).others
         failures = await self._settle(others, read_at=read_at, urgency=urgency)
         return Settled(evaluated=len(users), failures=failures)
 

@@ -1,10 +1,14 @@
-"""Settles the users of one chunk concurrently, and stops when the panel is unavailable."""
+"""Settles the users of one chunk concurrently, and stops when the panel is unavailable.
+
+A chunk is what a list of users, once it is taken in, leaves to be settled one by one.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from marzban_bridge.errors import (
@@ -25,6 +29,16 @@ UNREAD_AT = float("-inf")
 """When a user was read that was not read yet."""
 FAILING_USERS = 3
 """After so many users for which the panel failed, check whether it fails for all requests."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenIn:
+    """What is left to do for users that were read in a list."""
+
+    others: Mapping[str, PanelUser | None]
+    """Those who are to be settled one by one."""
+    moving: Sequence[str] = ()
+    """Those of them whose published limit only has to move."""
 
 
 class Settle(Protocol):

@@ -16,6 +16,8 @@ from marzban_bridge.reconcile.unknown_names import UnknownNames
 from marzban_bridge.reconcile.users.batches import BatchSettler
 from marzban_bridge.reconcile.users.concurrency import ConcurrencyLimit
 from marzban_bridge.reconcile.users.evaluation import Evaluator
+from marzban_bridge.reconcile.users.intake import UserIntake
+from marzban_bridge.reconcile.users.locks import UserLocks
 from marzban_bridge.reconcile.users.reader import UserReader
 from marzban_bridge.reconcile.users.resets import UserResets
 from marzban_bridge.reconcile.users.settler import Settler
@@ -94,17 +96,31 @@ def wired(
         only_observes=only_observes,
     )
     trust = PanelTrust(store=store, census=census, second_bridge=second_bridge)
+    locks = UserLocks()
+    intake = UserIntake(
+        store=store,
+        evaluator=evaluator,
+        trust=trust,
+        resets=resets,
+        unknown=unknown,
+        locks=locks,
+        queue=queue,
+        elsewhere=elsewhere,
+        corrections=corrections,
+        clock=clock,
+        metrics=metrics,
+    )
     settler = Settler(
         store=store,
         panel=panel,
         evaluator=evaluator,
         reader=reader,
         trust=trust,
+        intake=intake,
         writes=writes,
         resets=resets,
-        queue=queue,
+        locks=locks,
         elsewhere=elsewhere,
-        corrections=corrections,
         clock=clock,
         metrics=metrics,
     )
@@ -117,6 +133,7 @@ def wired(
         settler=settler,
         batches=BatchSettler(
             panel=panel,
+            intake=intake,
             settler=settler,
             reader=reader,
             evaluator=evaluator,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
 
 from marzban_bridge.clock import Clock
 from marzban_bridge.errors import UserNotFoundError
@@ -17,24 +16,23 @@ from marzban_bridge.panels.names import account_key
 from marzban_bridge.panels.port import Panel
 from marzban_bridge.panels.users import PanelUser, is_same_creation
 from marzban_bridge.quota.account import Account, Event
-from marzban_bridge.quota.plan import Change, ChangeKind, releasing
+from marzban_bridge.quota.plan import Change, releasing
 from marzban_bridge.quota.usage import CorrectedName, Totals
 from marzban_bridge.reconcile.trust.panel_trust import PanelTrust
-from marzban_bridge.reconcile.users.batches import TakenIn
 from marzban_bridge.reconcile.users.changes import Changes
 from marzban_bridge.reconcile.users.chunk import UNREAD_AT
-from marzban_bridge.reconcile.users.evaluation import Evaluation, Evaluator
+from marzban_bridge.reconcile.users.evaluation import Evaluator
+from marzban_bridge.reconcile.users.intake import UserIntake
 from marzban_bridge.reconcile.users.ledger_changes import Ask, LedgerChanges
 from marzban_bridge.reconcile.users.locks import UserLocks
 from marzban_bridge.reconcile.users.reader import UserReader
 from marzban_bridge.reconcile.users.resets import UserResets
 from marzban_bridge.reconcile.users.writes import AnsweredWrite, OpenedWrite, UserWrites
-from marzban_bridge.reconcile.work_queue import CorrectionQueue, OtherQueues, WorkQueue
-from marzban_bridge.store.store import Store, StoredUser
+from marzban_bridge.reconcile.work_queue import OtherQueues
+from marzban_bridge.store.store import Store
 
 log = logging.getLogger(__name__)
 
-RETURNED = "the panel has this user again: the account continues as it was"
 DELETED = "the panel has no such user any more; its account is kept in case the user returns"
 MAX_STEPS = 6
 """A user that needs more changes in a row is a conflict: something undoes the bridge's writes."""
@@ -55,11 +53,11 @@ class Settler:
         evaluator: Evaluator,
         reader: UserReader,
         trust: PanelTrust,
+        intake: UserIntake,
         writes: UserWrites,
         resets: UserResets,
-        queue: WorkQueue,
+        locks: UserLocks,
         elsewhere: OtherQueues,
-        corrections: CorrectionQueue,
         clock: Clock,
         metrics: Metrics,
     ) -> None:
@@ -68,77 +66,17 @@ class Settler:
         self._evaluator = evaluator
         self._reader = reader
         self._trust = trust
+        self._intake = intake
         self._writes = writes
         self.resets = resets
         self._changes = Changes(
             store=store, panel=panel, resets=resets, clock=clock, metrics=metrics
         )
         self._ledger_changes = LedgerChanges(store=store, clock=clock)
-        self._queue, self._elsewhere = queue, elsewhere
-        self._corrections = corrections
+        self._elsewhere = elsewhere
         self._clock = clock
         self._metrics = metrics
-        self._evaluated_at: dict[str, float] = {}
-        self._locks = UserLocks()
-
-    def take_in(self, users: Mapping[str, PanelUser | None], *, read_at: float) -> TakenIn:
-        """Store in one commit the users whose evaluation needs no event, or a new account's alone.
-
-        Returns those for whom something is left to do, among them those that were stored and need
-        a write. There is no `await` in it, so no other task runs meanwhile.
-        """
-        if self._trust.is_suspended:
-            return TakenIn(others={})
-        found = {key: user for key, user in users.items() if user is not None}
-        stored = self._store.users({key: user.admin for key, user in found.items()})
-        quiet = {
-            key: evaluation
-            for key, user in found.items()
-            if (evaluation := self._evaluate_quiet(key, user, read_at, stored[key]))
-        }
-        accounts = [each.account for each in quiet.values()]
-        moved = [account.key for account in accounts if self._evaluator.has_moved(account)]
-        events = {key: each.events for key, each in quiet.items() if each.events}
-        self._store.accounts.save_all(accounts, events=events, at=self._clock())
-        now_seconds = time.monotonic()
-        self._evaluated_at.update((key, now_seconds) for key in quiet)
-        for key, of_it in events.items():
-            self._reader.unknown.forget(key)
-            self._corrections.add(self._store.usage.names_to_correct(key))
-            self._log(quiet[key].account, of_it)
-        self._elsewhere.add_if_needed(moved)
-        changes = {key: self._change_of(each.account) for key, each in quiet.items()}
-        return TakenIn(
-            others={key: user for key, user in users.items() if changes.get(key, True)},
-            moving=[
-                key for key, each in changes.items() if each and each.kind is ChangeKind.PUBLISH
-            ],
-        )
-
-    def _evaluate_quiet(
-        self, key: str, user: PanelUser, read_at: float, stored: StoredUser
-    ) -> Evaluation | None:
-        """Return the evaluation if nothing but numbers changed, or the account is new; else None.
-
-        A new account is not quiet where another store's line, another panel or an earlier user of
-        the name is involved.
-        """
-        is_old = read_at <= self._evaluated_at.get(key, UNREAD_AT)
-        if is_old or self._locks.is_held(key) or self._store.placement.is_unclaimed(key):
-            return None
-        if self._trust.second_bridge.reason(key, user):
-            return None
-        account = stored.account
-        evaluation = self._evaluator.fold(account, user, stored.totals, news=stored.news)
-        if account is None:
-            is_simple = not self._store.shares_quotas and self._store.gone_accounts.get(key) is None
-            return evaluation if is_simple else None
-        is_quiet = evaluation.is_quiet and self._trust.census.is_as_before(account, user)
-        return evaluation if is_quiet else None
-
-    def _change_of(self, account: Account) -> Change | None:
-        change = self._evaluator.plan(account, account.seen_total_bytes)
-        return change if change and self._evaluator.allows(change) else None
+        self._locks = locks
 
     async def settle(
         self,
@@ -159,7 +97,7 @@ class Settler:
             return
         owners: list[str] = []
         async with self._locks.of(key):
-            evaluated_at = self._evaluated_at.get(key, UNREAD_AT)
+            evaluated_at = self._intake.evaluated_at(key)
             was_missing = user is None and read_at > evaluated_at
             if read_at <= evaluated_at:
                 is_unread = read_at == UNREAD_AT
@@ -191,8 +129,8 @@ class Settler:
             read_at = time.monotonic()
             user = await self._panel.get_user(username)
             await self._trust.demand(key, user, read_at=read_at)
-            self._recognize(key, user)
-            account = self._evaluate(key, user, self._store.usage.totals(key))
+            self._intake.recognize(key, user)
+            account = self._intake.evaluate(key, user, self._store.usage.totals(key))
             if account.reset_request is None:
                 account = self.resets.request(account, cause=cause, actor=actor)
             await self._settle(key, user, read_at=read_at, is_asked=True)
@@ -242,60 +180,13 @@ class Settler:
             user = await self._panel.get_user(account.username)
             await self._trust.demand(account.key, user, read_at=read_at)
             totals = self._store.usage.totals(account.key)
-            account = self._evaluate(account.key, user, totals)
+            account = self._intake.evaluate(account.key, user, totals)
             change = releasing(account, user, text_of_admin=self._evaluator.text_of_admin(user))
             if change is None or change.update is None:
                 return False
             after = await self._writes.write(account, user, change, change.update, adds_line=False)
-            self._evaluate(account.key, after, totals)
+            self._intake.evaluate(account.key, after, totals)
             return True
-
-    def _named(self, account: Account) -> str:
-        return self._store.placement.public_name(account.username)
-
-    def _recognize(self, key: str, user: PanelUser) -> None:
-        """Claim an unclaimed name for this user, and restore its account if it was put aside."""
-        if self._store.name_owners.claim(key, at=self._clock()):
-            self._corrections.add(self._store.usage.names_to_correct(key))
-        if gone := self._evaluator.returning(key, user):
-            event = Event(kind="returned", text=RETURNED)
-            self._store.departures.take_up(gone, event, at=self._clock())
-            log.info("returned user=%s %s", self._named(gone.account), RETURNED)
-            self._corrections.add(self._store.usage.names_to_correct(key))
-            self._elsewhere.add_if_needed([key])
-
-    def _evaluate(self, key: str, user: PanelUser, totals: Totals) -> Account:
-        """Evaluate the user and store the result."""
-        now = self._clock()
-        self._evaluated_at[key] = time.monotonic()
-        evaluation = self._evaluator.fold(self._store.accounts.get(key), user, totals)
-        account = evaluation.account
-        if evaluation.is_waiting:
-            return account
-        is_news_for_others = evaluation.is_shared_anew or self._evaluator.has_moved(account)
-        if evaluation.reset:
-            self._metrics.resets.labels(cause=evaluation.reset.cause.name.lower()).inc()
-            if evaluation.reset.wiped_log:
-                self._queue.add(self.resets.note_of_everybody(user.admin, key))
-        if evaluation.replaced:
-            self._store.departures.put_aside(evaluation.replaced, at=now)
-        if evaluation.replaced or evaluation.is_new:
-            self._corrections.add(self._store.usage.names_to_correct(key))
-        self._store.accounts.save(
-            account,
-            evaluation.events,
-            at=now,
-            shared=evaluation.shared,
-            takes_announcement=not evaluation.is_past,
-        )
-        self._log(account, evaluation.events)
-        if is_news_for_others:
-            self._elsewhere.add_if_needed([key])
-        return account
-
-    def _log(self, account: Account, events: Iterable[Event]) -> None:
-        for event in events:
-            log.info("%s user=%s %s", event.kind, self._named(account), event.text)
 
     async def _lose(self, key: str) -> list[str]:
         """Record that the panel has no such user; return the accounts its name is charged to."""
@@ -324,7 +215,7 @@ class Settler:
             if await self._trust.is_untrusted(key, user, read_at=read_at) or self._store.suspended:
                 return
             if step == 0:
-                self._recognize(key, user)
+                self._intake.recognize(key, user)
                 # Reports that arrive meanwhile add the user to the queue again.
                 totals = self._store.usage.totals(key)
             account, change, opened = self._decide(
@@ -345,7 +236,8 @@ class Settler:
                 user = await self._panel.get_user(account.username)
                 is_fresh = True
                 continue
-            log.info("%s user=%s %s", change.kind, self._named(account), change.reason)
+            named = self._store.placement.public_name(account.username)
+            log.info("%s user=%s %s", change.kind, named, change.reason)
             if not opened:
                 applying = self._changes.apply(account, user, change)
                 user = await self._changes.counted(change, applying)
@@ -369,7 +261,7 @@ class Settler:
         """
         opened = change = None
         with self._store.transaction():
-            account = self._evaluate(key, user, totals)
+            account = self._intake.evaluate(key, user, totals)
             if (period := self._evaluator.must_follow(account)) is not None:
                 account = self.resets.follow(account, period)
             if not account.reset_request:
@@ -394,6 +286,6 @@ class Settler:
             self._writes.store(answered)
             if not self._trust.is_plain(answered.account, user):
                 return False
-            account = self._evaluate(key, user, totals)
+            account = self._intake.evaluate(key, user, totals)
             is_reset = account.reset_request or self._evaluator.must_follow(account) is not None
             return not is_reset and self._next_change(account, totals, is_asked=is_asked) is None

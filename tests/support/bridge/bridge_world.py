@@ -98,7 +98,7 @@ class BridgeWorld:
         ):
             self.client, self.bridges = client, app.state.bridges
             self.bridge, self.callers = self.bridges.first, app.state.callers
-            outage = self.bridge.reconciler.panel_outage
+            outage = self.bridge.reconciler.health.outage
             await until("the first look", lambda: outage.reason != "not reached yet")
             self.own_sign_ins = self.faults.count("POST", "/api/admin/token")
             yield self

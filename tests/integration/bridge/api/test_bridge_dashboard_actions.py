@@ -430,7 +430,7 @@ class TestWithoutInflux:
             assert world.panel.get_user("alice")["data_limit"] == gib(3)
             outage = world.bridges.time_series.outage
             await until("InfluxDB missed", lambda: not outage.is_up)
-            ends = (world.bridge.reconciler.panel_outage, world.bridges.feed_reader.outage)
+            ends = (world.bridge.reconciler.health.outage, world.bridges.feed_reader.outage)
             await until("ready", lambda: all(each.is_up for each in ends))
             answer = await world.client.get("/readyz")
             assert answer.status_code == 200

@@ -681,7 +681,7 @@ class TestHealth:
         return await world.client.get("/readyz")
 
     async def until_ready(self, world):
-        outages = (world.bridge.reconciler.panel_outage, world.bridges.feed_reader.outage)
+        outages = (world.bridge.reconciler.health.outage, world.bridges.feed_reader.outage)
         await until("ready", lambda: all(outage.is_up for outage in outages))
         return await self.ready(world)
 
@@ -710,7 +710,7 @@ class TestHealth:
         await self.until_ready(world)
         world.faults.is_down = True
         world.ledger.report("alice", gib(11))
-        outage = world.bridge.reconciler.panel_outage
+        outage = world.bridge.reconciler.health.outage
         world.bridge.queue.add(["alice"])
         await until("the panel missed", lambda: not outage.is_up)
         answer = await self.ready(world)
@@ -722,7 +722,7 @@ class TestHealth:
     async def test_it_says_when_the_panel_refuses_its_sign_in(self, tmp_path):
         async with BridgeWorld(tmp_path, marzban_password="a-mistake").serving() as world:
             world.ledger.report("alice", 1)
-            outage = world.bridge.reconciler.panel_outage
+            outage = world.bridge.reconciler.health.outage
             await until("refused", lambda: "MARZBAN_PASSWORD" in (outage.reason or ""))
             answer = await self.ready(world)
             assert answer.status_code == 503

@@ -287,7 +287,7 @@ class TestSeveralPanels:
                 give_back(world.settings.store.value, other)
                 await until("it leads again", lambda: self.app.state.bridges)
                 bridge = self.app.state.bridges.first
-                await until("the panel", lambda: bridge.reconciler.panel_check)
+                await until("the panel", lambda: bridge.reconciler.health.last_check)
                 assert "all users have their quotas back" in (await client.get("/readyz")).text
                 assert (await client.post("/v1/rebase", json=REBASE)).status_code == 409
                 assert {world.shown(panel) for panel in world.panels} == {("active", 10)}

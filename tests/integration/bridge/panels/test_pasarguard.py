@@ -223,7 +223,7 @@ def test_external_traffic_ends_no_hold_and_counts_from_its_end(tmp_path, kind):
 
 class TestWhoItIs:
     def test_what_it_is_shows_in_the_check(self, world):
-        check = world.run(world.bridge.reconciler.check_panel())
+        check = world.run(world.bridge.reconciler.health.check())
         assert (check.kind, check.panel) == (PanelKind.PASARGUARD, "PasarGuard 5.2.1")
         assert check.is_sudo
         assert check.warnings == ()
@@ -481,7 +481,7 @@ class TestAdminsWithLimits:
         return shop
 
     def warnings(self, world):
-        return world.bridge.reconciler.stopped_admins.warnings
+        return world.bridge.reconciler.health.stopped_admins.warnings
 
     def test_it_is_shown_with_what_it_does_to_its_users_and_nothing_is_written(self, world, shop):
         writes = len(world.transport.writes)

@@ -86,7 +86,7 @@ def test_it_is_set_aside_once_and_taken_up_again(world, changes, was_known):
         world.one_pass()
     left = 7 if was_known else 8
     assert limits(world) == [left, 9 if was_known else 10, left]
-    assert world.bridge.reconciler.panel_outage.reason is None
+    assert world.bridge.reconciler.health.outage.reason is None
     assert world.bridge.store.suspension.reasons == ()
     assert world.bridge.store.accounts.get("odd") == before
     assert [each.username for each in world.bridge.store.unknown_names.all()] == []

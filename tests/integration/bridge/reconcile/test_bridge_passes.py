@@ -188,7 +188,7 @@ def test_nobody_is_taken_in_who_is_being_settled_or_was_since_the_reading(world)
 
     async def take_in():
         async with settler._locks.of(busy):
-            return settler.take_in(users, read_at=read_at)
+            return settler._intake.take_in(users, read_at=read_at)
 
     assert set(world.run(take_in()).others) == {busy, settled}
 
@@ -480,7 +480,7 @@ def test_a_panel_that_fails_at_one_user_serves_the_others_and_is_not_away(world,
     result = world.run(world.bridges.run_once())
     assert result.failures == 1
     assert f"user={NAMES[0]} could not be settled" in caplog.text
-    assert world.bridge.reconciler.panel_outage.is_up
+    assert world.bridge.reconciler.health.outage.is_up
     others = NAMES[1:CHUNK]
     assert {world.panel.get_user(name)["data_limit"] for name in others} == {gib(6) - 1}
 

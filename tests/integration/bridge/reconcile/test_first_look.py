@@ -57,7 +57,7 @@ async def first_look(folder, app, **settings):
     async with world.serving():
         reconciler = world.bridge.reconciler
         async with asyncio.timeout(120):
-            while reconciler.panel_outage.reason == "not reached yet":
+            while reconciler.health.outage.reason == "not reached yet":
                 await asyncio.sleep(0)
         yield world
 
@@ -180,7 +180,7 @@ async def test_without_users_each_pass_asks_the_panel_once_and_finds_what_went_w
     async with first_look(tmp_path, app, pass_seconds=0.05) as world:
         await until("some passes", lambda: asked.count("/api/admin") >= 4)
         assert asked.count("/api/admin/token") == asked.count("/api/system") == 1
-        outage = world.bridge.reconciler.panel_outage
+        outage = world.bridge.reconciler.health.outage
         assert outage.is_up
         answers["is_down"] = True
         await until("the outage", lambda: not outage.is_up)

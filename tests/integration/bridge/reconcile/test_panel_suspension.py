@@ -86,7 +86,7 @@ def test_a_user_who_is_read_by_itself_is_not_compared_with_an_earlier_sample(wor
     before = accounts(world)
     for user in world.panel.users.values():
         user.created_at = world.clock()
-    world.bridge.settler._evaluated_at.clear()  # as after a start
+    world.bridge.settler._intake._evaluated_at.clear()  # as after a start
     world.run(world.bridge.settler.settle("bob", None, read_at=UNREAD_AT))
     assert suspensions(world) == ["users_recreated"]
     assert accounts(world) == before

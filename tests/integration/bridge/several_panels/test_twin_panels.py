@@ -181,7 +181,7 @@ def test_users_created_on_two_panels_are_known_with_the_next_pass(opened):
     world.create("two")
     world.use("default", 6)
     for name in world.panels:
-        world.run(world.bridge(name).reconciler.check_panel())
+        world.run(world.bridge(name).reconciler.health.check())
     for bridge in world.bridges.by_name.values():
         world.run(bridge.reconciler.pass_over_all())
     assert world.shown("two") == ("active", 4)
@@ -201,5 +201,5 @@ def test_all_names_are_read_again_where_there_are_more_users_than_names(opened):
         **saved,
         **world.panels["two"].users,
     }
-    world.run(world.bridge("two").reconciler.check_panel())
+    world.run(world.bridge("two").reconciler.health.check())
     assert world.bridges.duplicate_names._again["two"].is_set()

@@ -63,7 +63,7 @@ def test_names_that_no_user_can_have_stop_nobody_and_are_never_asked_for(world, 
     world.ledger.report("alice", gib(2))
     world.one_pass()
     assert limit(world, "alice") == 8
-    assert world.bridge.reconciler.panel_outage.reason is None
+    assert world.bridge.reconciler.health.outage.reason is None
     assert len(unknown(world)) == 60
     names = [each for it in counting.users_asked() for each in it.url.params.get_list("username")]
     assert names == ["alice"]
