@@ -381,7 +381,7 @@ class TestServing:
         async def scenario():
             async with served(world) as (client, bridges):
                 third = bridges.by_name["three"].reconciler
-                await until("the third panel is reached", lambda: third.panel_outage.is_up)
+                await until("the third panel is reached", lambda: third.health.outage.is_up)
                 outage = bridges.by_name["two"].reconciler.health.outage
                 await until("the failure", lambda: "does not answer" in (outage.reason or ""))
                 ready = await client.get("/readyz")
