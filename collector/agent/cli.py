@@ -43,6 +43,7 @@ from collector.runtime.cli import (
     run_command,
 )
 from collector.runtime.config import ConfigError
+from collector.runtime.daemon_executor import run_loop
 
 log = logging.getLogger(__name__)
 
@@ -125,14 +126,14 @@ def _run(arguments: argparse.Namespace, config: Config) -> int:
     if arguments.dry_run:
         path = Path(config.state)
         with tempfile.TemporaryDirectory() as folder:
-            return asyncio.run(_dry_run(config, path if path.exists() else Path(folder) / "state"))
+            return run_loop(_dry_run(config, path if path.exists() else Path(folder) / "state"))
     if is_readable_by_others(arguments.config):
         log.warning("config_is_readable_by_others file=%s: run chmod 640 on it", arguments.config)
     if arguments.once:
         with lock(Path(config.state), purpose=ONCE):
-            return asyncio.run(_once(config, arguments.give_up_seconds))
+            return run_loop(_once(config, arguments.give_up_seconds))
     with listening(config) as listeners, lock(Path(config.state)) as state_lock:
-        return asyncio.run(_until_told(config, listeners, state_lock))
+        return run_loop(_until_told(config, listeners, state_lock))
 
 
 async def _dry_run(config: Config, path: Path) -> int:
@@ -173,8 +174,9 @@ async def _until_told(config: Config, listeners: Listeners, state_lock: StateLoc
     told = asyncio.Event()
 
     def stop() -> None:
-        told.set()
-        running.cancel()
+        if not told.is_set():  # a second signal would cancel what closes the state
+            told.set()
+            running.cancel()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)

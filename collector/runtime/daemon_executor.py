@@ -1,15 +1,26 @@
-"""Threads for calls to a server that may never answer: they do not delay the end of the process."""
+"""Threads for calls that may never return: they do not delay the end of the process.
+
+And event loops whose blocking calls run in such threads. At the end of others, asyncio waits for
+the threads of `to_thread`, and a process with uvloop for the look-up of a name. A name server that
+does not answer takes up to a minute, and a program that was told to end is killed before that.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import os
+import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor, Future
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+THREADS = min(32, (os.cpu_count() or 1) + 4)
+"""How many calls of an event loop may run at once: as many as asyncio has by default."""
 
 
 class _Call(NamedTuple):
@@ -80,3 +91,48 @@ class DaemonExecutor(Executor):
                 return
             if call is not None:
                 call.future.cancel()
+
+
+class _LeavesCalls:
+    """What makes a loop one of these; it comes before the class of the loop."""
+
+    _calls: DaemonExecutor | None = None
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+        """Run a call in a thread, by default in one that ends with the process."""
+        if executor is None:
+            self._calls = self._calls or DaemonExecutor(THREADS, thread_name_prefix="call")
+        inner: Any = super()
+        return inner.run_in_executor(executor or self._calls, func, *args)
+
+    async def getaddrinfo(self, host: Any, port: Any, **hints: int) -> Any:
+        """Look a name up, in such a thread."""
+        return await self.run_in_executor(None, lambda: socket.getaddrinfo(host, port, **hints))
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109, ARG002 - as asyncio has it
+        """End the threads, as soon as each is ready."""
+        if self._calls is not None:
+            self._calls.shutdown(wait=False, cancel_futures=True)
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """Return a loop for a program with one server: uvloop's where it is installed."""
+    try:
+        import uvloop  # noqa: PLC0415 - not on each system, and not in each program
+    except ImportError:
+        return _PlainLoop()
+
+    class FastLoop(_LeavesCalls, uvloop.Loop):  # type: ignore[misc]  # of any loop
+        """uvloop's loop."""
+
+    return FastLoop()
+
+
+class _PlainLoop(_LeavesCalls, asyncio.SelectorEventLoop):  # type: ignore[misc]  # of any loop
+    """asyncio's loop."""
+
+
+def run_loop(main: Coroutine[Any, Any, T]) -> T:
+    """Do as `asyncio.run`, without waiting for calls that nobody awaits any more."""
+    with asyncio.Runner(loop_factory=_PlainLoop) as runner:
+        return runner.run(main)

@@ -26,6 +26,7 @@ from collector.errors import CollectorError
 from collector.ledger.backend import LedgerBackend
 from collector.ledger.engines import backend_of
 from collector.reports.reporters import hash_key
+from collector.runtime.daemon_executor import run_loop
 from collector.runtime.http.server import Server, Signals, serving
 from collector.runtime.listening import listen, loopback_url
 from collector.runtime.private_files import keep_private, make_private, put_in_place
@@ -88,7 +89,7 @@ def up(environment: Mapping[str, str], create_app: CreateApp) -> int:
         )
         if first_key:
             _show_first_key(first_key, loopback_url(collector_listener))
-        code = asyncio.run(
+        code = run_loop(
             _up(
                 own,
                 bridge_settings,

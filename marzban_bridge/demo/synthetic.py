@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 
+from collector.runtime.daemon_executor import run_loop
 from marzban_bridge.errors import SettingsError
 from marzban_bridge.simulator.crowd import Member, crowd, usage
 
@@ -44,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     key = os.environ.get(KEY_VARIABLE, "")
     if not key:
         raise SettingsError(f"{KEY_VARIABLE} must hold a reporter key: reporters add synthetic")
-    asyncio.run(_report_until_stopped(arguments, key))
+    run_loop(_report_until_stopped(arguments, key))
     return 0
 
 

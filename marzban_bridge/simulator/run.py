@@ -17,6 +17,7 @@ from typing import Any
 
 import uvicorn
 
+from collector.runtime.daemon_executor import run_loop
 from marzban_bridge.errors import SettingsError
 from marzban_bridge.simulator.background import Intervals, every, jobs_running
 from marzban_bridge.simulator.crowd import (
@@ -98,7 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop; SettingsError for files that cannot be used."""
     panel = open_panel(arguments)
-    asyncio.run(serve(panel, arguments))
+    run_loop(serve(panel, arguments))
     return 0
 
 

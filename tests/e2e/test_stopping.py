@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -70,6 +73,64 @@ def test_requests_that_wait_for_the_panel_do_not_hold_up_the_end_for_longer_than
     )
     server = server_of(create_app(settings), settings, signals=Signals.RETURNED_AFTER)
     assert server.config.timeout_graceful_shutdown <= 2
+
+
+NAME_SERVER_HANGS = """
+import socket, sys, time
+look_up = socket.getaddrinfo
+
+def hang(host, *rest, **hints):
+    if host in ("far.test", b"far.test"):
+        print("asked", flush=True)
+        time.sleep(600)
+    return look_up(host, *rest, **hints)
+
+socket.getaddrinfo = hang
+"""
+
+
+@pytest.mark.parametrize("program", ["bridge", "up", "agent"])
+def test_a_program_ends_while_a_name_server_hangs(tmp_path, program):
+    """Whoever waited for the look-up would be killed before it ends."""
+    config = tmp_path / "agent.toml"
+    config.write_text(
+        f'[collector]\nurl = "http://far.test"\nkey = "rk_a-key"\n'
+        f'[agent]\nserver = "de-1"\nstate = "{tmp_path}/state.sqlite3"\n'
+        '[[source]]\nname = "x"\nkind = "xray-vars"\nurl = "http://far.test/debug/vars"\n'
+    )
+    config.chmod(0o600)
+    module, *words = {
+        "bridge": ("marzban_bridge.__main__", "run"),
+        "up": ("marzban_bridge.__main__", "up"),
+        "agent": ("collector.agent.cli", "--config", str(config), "run"),
+    }[program]
+    script = f"{NAME_SERVER_HANGS}from {module} import main; sys.exit(main())"
+    with (tmp_path / "said").open("w+") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, *words],
+            env=os.environ
+            | {
+                "MARZBAN_URL": "http://far.test",
+                "MARZBAN_USERNAME": "admin",
+                "MARZBAN_PASSWORD": "a-password",
+                "COLLECTOR_URL": "http://far.test",
+                "COLLECTOR_ADMIN_KEY": "an-admin-key-of-process-tests",
+                "COLLECTOR_PORT": "0",
+                "LEDGER_URL": f"sqlite:///{tmp_path}/ledger.sqlite3",
+                "BRIDGE_STORE": str(tmp_path / "bridge.sqlite3"),
+                "BRIDGE_PORT": "0",
+                "PYTHONPATH": str(Path(__file__).parents[2]),
+            },
+            cwd=tmp_path,
+            stdout=said,
+        )
+        try:
+            until("a name is looked up", lambda: "asked" in (tmp_path / "said").read_text())
+            process.terminate()
+            assert process.wait(DEADLINE_SECONDS) == 0
+        finally:
+            process.kill()
+            process.wait()
 
 
 def test_synthetic_traffic_ends_when_told_to(tmp_path):

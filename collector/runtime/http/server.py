@@ -86,6 +86,7 @@ class Server(uvicorn.Server):
                 proxy_headers=bool(proxies),
                 forwarded_allow_ips=list(proxies),
                 timeout_graceful_shutdown=graceful_seconds,
+                loop="collector.runtime.daemon_executor:new_loop",
             )
         )
         self._signals = signals

@@ -130,3 +130,42 @@ async def test_a_request_that_is_cut_off_is_told_to_try_again_and_logs_no_traceb
     assert "stopping" in answer.json()["detail"]
     assert "Traceback" not in caplog.text
     assert "Exception in ASGI" not in caplog.text
+
+
+AGENT_CLOSED_SLOWLY = """
+import asyncio, os, signal, sys
+from collector.agent import agent, cli
+
+close = agent.Agent.close
+
+async def close_slowly(self):
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.sleep(0.1)
+    await close(self)
+
+async def serve(*_):
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.sleep(600)
+
+agent.Agent.close, cli.serve = close_slowly, serve
+sys.exit(cli.main(["--config", sys.argv[1], "run"]))
+"""
+
+
+def test_a_second_signal_does_not_keep_an_agent_from_closing_its_state(tmp_path):
+    config = tmp_path / "agent.toml"
+    config.write_text(
+        '[collector]\nurl = "http://127.0.0.1:9"\nkey = "rk_a-key"\n'
+        f'[agent]\nserver = "de-1"\nstate = "{tmp_path}/state.sqlite3"\n'
+        '[[source]]\nname = "x"\nkind = "xray-vars"\nurl = "http://127.0.0.1:9/debug/vars"\n'
+    )
+    config.chmod(0o600)
+    done = subprocess.run(
+        [sys.executable, "-c", AGENT_CLOSED_SLOWLY, str(config)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr

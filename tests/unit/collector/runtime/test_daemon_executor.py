@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import threading
 
 import pytest
 
-from collector.runtime.daemon_executor import DaemonExecutor
+from collector.runtime import daemon_executor
+from collector.runtime.daemon_executor import DaemonExecutor, new_loop
 
 WAIT_SECONDS = 60
 
@@ -48,3 +51,33 @@ def test_after_shutdown_nothing_is_taken_and_what_waits_is_cancelled_if_asked_fo
     go.set()
     assert running.result(WAIT_SECONDS)
     executor.shutdown()
+
+
+@pytest.mark.parametrize("new_loop", [new_loop, daemon_executor._PlainLoop])
+def test_a_loop_ends_while_a_name_is_looked_up_and_a_call_runs(new_loop, monkeypatch, caplog):
+    go, begun = threading.Event(), threading.Barrier(3)
+
+    def hang(*_, **__):
+        begun.wait(WAIT_SECONDS)
+        go.wait()
+
+    async def leave_both():
+        loop = asyncio.get_running_loop()
+        tasks = [
+            asyncio.create_task(loop.getaddrinfo("example.com", 80)),
+            asyncio.create_task(asyncio.to_thread(hang)),
+        ]
+        await asyncio.sleep(0)
+        await loop.run_in_executor(None, lambda: begun.wait(WAIT_SECONDS))
+        assert not any(each.done() for each in tasks)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    before = set(threading.enumerate())
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(leave_both())
+    left = set(threading.enumerate()) - before
+    assert len(left) >= 2
+    go.set()
+    for each in left:
+        each.join(WAIT_SECONDS)
+    assert not caplog.text
