@@ -61,12 +61,15 @@ async def _store(collector: Collector, *, is_last: bool) -> None:
     news = collector.contact_log.take(is_last=is_last)
     if news is None:
         return
-    loop = asyncio.get_running_loop()
+    storing = collector.readers.submit(
+        lambda: collector.backend.note_contacts(news, now_millis=collector.now_millis())
+    )
     try:
-        await loop.run_in_executor(
-            collector.readers,
-            lambda: collector.backend.note_contacts(news, now_millis=collector.now_millis()),
-        )
+        await asyncio.wrap_future(storing)
+    except asyncio.CancelledError:
+        if storing.cancel():  # no thread has begun with it
+            collector.contact_log.give_back(news)
+        raise
     except (CollectorError, OSError, sqlite3.Error) as error:
         collector.contact_log.give_back(news)
         collector.contact_outage.failed(str(error))

@@ -18,6 +18,7 @@ from collector.intake.subscriptions.asking import Finding, ask_all
 from collector.intake.subscriptions.memory import TokenMemory
 from collector.intake.subscriptions.panel import SubscriptionPanel
 from collector.metrics import Metrics
+from collector.runtime.background import end_all
 from collector.runtime.http.strangers import Strangers, network_of
 from collector.runtime.rate_limit import RateLimit
 
@@ -70,7 +71,9 @@ class Subscriptions:
         )
 
     async def close(self) -> None:
-        """Close the connections to the panels."""
+        """End what is still asked, and close the connections to the panels."""
+        if self._asking:
+            await end_all(tuple(self._asking.values()))
         for panel in self._panels.values():
             await panel.close()
 

@@ -10,16 +10,24 @@ import asyncio
 import socket
 import subprocess
 import sys
+import threading
+import time
+from contextlib import closing
 
 import httpx
 import pytest
 
+from collector.contacts import store_contacts
+from collector.intake.subscriptions.resolver import Subscriptions
 from collector.ledger.sqlite.writer import SqliteLedger
+from collector.metrics import Metrics
 from collector.runtime.http.problem import MEDIA_TYPE
 from collector.runtime.http.server import Server, Signals, serving
+from collector.service import READER_THREADS
 from marzban_bridge.reconcile.work_queue import Urgency
 from tests.support.bridge.bridge_world import BridgeWorld, until
 from tests.support.collector.collectors import CollectorWorld, running
+from tests.support.silent_server import SilentServer
 
 
 def bridge_loops(world: BridgeWorld) -> dict[str, asyncio.Event]:
@@ -169,3 +177,37 @@ def test_a_second_signal_does_not_keep_an_agent_from_closing_its_state(tmp_path)
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+
+
+async def test_a_look_up_that_nobody_awaits_ends_before_the_connections_to_the_panel(caplog):
+    panel = SilentServer()
+    subscriptions = Subscriptions(
+        {"default": f"{panel.url}/sub"}, monotonic_seconds=time.monotonic, metrics=Metrics()
+    )
+    with closing(panel):
+        asking = asyncio.create_task(subscriptions.resolve("a-token", stranger=None))
+        await until("the panel is asked", panel.was_asked.is_set)
+        asking.cancel()
+        await asyncio.wait([asking])
+        looking_up = tuple(subscriptions._asking.values())
+        await subscriptions.close()
+        assert [each.done() for each in looking_up] == [True]
+    assert not caplog.text
+
+
+async def test_contacts_that_wait_for_a_thread_at_the_end_are_stored_all_the_same(tmp_path):
+    async with running(CollectorWorld(path=tmp_path / "ledger.sqlite3")) as world:
+        collector, go = world.app.state.collector, threading.Event()
+        note_at = collector.now_millis()
+        collector.contact_log.note_contact("r", at_millis=note_at)
+        busy = [collector.readers.submit(go.wait) for _ in range(READER_THREADS)]
+        storing = asyncio.create_task(store_contacts(collector))
+        await until("it waits for a thread", lambda: collector.readers._work_queue.qsize() > 0)
+        storing.cancel()
+        await asyncio.wait([storing])
+        go.set()
+        await asyncio.wait([asyncio.wrap_future(each) for each in busy])
+        await store_contacts(collector, is_last=True)
+        assert (await collector.read(lambda reader: reader.contacts())).last_contacts == {
+            "r": note_at
+        }
