@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import importlib
 import os
 import queue
 import threading
@@ -20,6 +21,17 @@ from collector.client.errors import ClientError
 T = TypeVar("T")
 WORKERS = 3
 """Two, so that file access goes on while a DNS look-up blocks one."""
+
+_IMPORTED_BY_REQUESTS = (
+    "anyio._backends._asyncio",
+    "anyio._core._tasks",
+    "certifi",
+    "encodings.idna",
+    "h11",
+    "httpcore",
+    "httpcore._backends.anyio",
+)
+"""Modules that httpx and anyio import at a first request."""
 
 ENDING_SECONDS = 1.0
 """How long cancelled tasks may take when their loop ends."""
@@ -88,6 +100,17 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_begin_anew)
 
 
+def import_all() -> None:
+    """Import what a first request would.
+
+    A process that is forked while another thread imports has modules that stay incomplete, and so
+    does not send: programs make a client, and fork at once.
+    """
+    for name in _IMPORTED_BY_REQUESTS:
+        with contextlib.suppress(ImportError):  # each version has its own
+            importlib.import_module(name)
+
+
 class WorkerLoop(asyncio.SelectorEventLoop):
     """An event loop whose blocking calls run in `Workers`."""
 
@@ -109,6 +132,7 @@ class BackgroundLoop:
     """A running event loop in a thread; ClientError if no thread can be started."""
 
     def __init__(self, name: str) -> None:
+        import_all()
         try:
             self._loop = WorkerLoop()
             self._thread = threading.Thread(target=self._run, name=name, daemon=True)

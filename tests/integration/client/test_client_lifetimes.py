@@ -207,6 +207,33 @@ asyncio.run(work())
 )
 
 
+IMPORTS_AT_FIRST_REQUEST = """
+import sys
+from collector.client import Client, Report
+
+client = Client(sys.argv[1], key="rk_x", spool=sys.argv[2])
+before = set(sys.modules)
+client.queue(Report(user="a", server="s", upload_bytes=1, download_bytes=1))
+assert client.flush(timeout_seconds=60).items == 0
+print(*sorted(set(sys.modules) - before))
+client.close()
+"""
+
+
+def test_the_thread_that_sends_imports_nothing(collector, url, tmp_path):
+    """A child that is forked amid an import has a module that stays incomplete: it cannot send."""
+    url = url.replace("127.0.0.1", "localhost")
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS_AT_FIRST_REQUEST, url, str(tmp_path / "spool")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.split()) == (0, []), done.stderr
+    assert len(collector.taken) == 1
+
+
 @pytest.mark.parametrize("program", [QUEUES_AND_ENDS, QUEUES_AND_ENDS_WITH_LOOP])
 def test_what_was_queued_is_delivered_when_the_program_ends(collector, url, tmp_path, program):
     assert "Traceback" not in run(program, url, tmp_path / "spool")
