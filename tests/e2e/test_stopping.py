@@ -102,7 +102,7 @@ def test_a_program_ends_while_a_name_server_hangs(tmp_path, program):
     module, *words = {
         "bridge": ("marzban_bridge.__main__", "run"),
         "up": ("marzban_bridge.__main__", "up"),
-        "agent": ("collector.agent.cli", "--config", str(config), "run"),
+        "agent": ("collector.agent.__main__", "--config", str(config), "run"),
     }[program]
     script = f"{NAME_SERVER_HANGS}from {module} import main; sys.exit(main())"
     with (tmp_path / "said").open("w+") as said:

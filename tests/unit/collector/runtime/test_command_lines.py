@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import collector.__main__
+import collector.agent.__main__
 import marzban_bridge.__main__
 from collector import __version__
 from collector.agent import cli as agent_cli
@@ -42,6 +43,7 @@ def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentP
     ("program", "module"),
     [
         (collector.__main__, "collector.cli.main"),
+        (collector.agent.__main__, "collector.agent.cli"),
         (marzban_bridge.__main__, "marzban_bridge.cli.main"),
     ],
 )
@@ -52,7 +54,9 @@ def test_the_version_needs_no_command_s_module(program, module, monkeypatch, cap
     assert capsys.readouterr().out == f"{__version__}\n"
 
 
-@pytest.mark.parametrize("program", [collector.__main__, marzban_bridge.__main__])
+@pytest.mark.parametrize(
+    "program", [collector.__main__, collector.agent.__main__, marzban_bridge.__main__]
+)
 def test_an_interrupt_while_modules_are_imported_is_no_traceback(program, monkeypatch):
     def interrupted(_name):
         raise KeyboardInterrupt
