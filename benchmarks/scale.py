@@ -1,6 +1,7 @@
 """Reports a second of 1, 2 and 4 collectors on one PostgreSQL, an embedded ledger beside them.
 
     uv run --group bench python benchmarks/scale.py [--rounds 3] [--seconds 10] [--only-adding-up]
+        [--load "single reports"] [--bound]
 
 Everything shares this machine's cores: collectors, PostgreSQL and the sender. So it shows what a
 report costs each of them, and whether collectors stand in each other's way; how far more machines
@@ -50,6 +51,9 @@ from tests.support.engines.postgres_server import PostgresServer, describe  # no
 USERS, SERVERS = 20_000, 3
 LOADS = {"batches of 1,000": (1000, 8), "batches of 50": (50, 32), "single reports": (1, 128)}
 """Reports in a request, and over how many connections."""
+KINDS = ("embedded", "1 collector", "2 collectors", "4 collectors")
+BOUND = ", bound"
+BOUND_KINDS = (f"1 collector{BOUND}", f"4 collectors{BOUND}")
 PARTITIONS = {"1 partition": (1, 1), "2, 1 collector": (2, 1), "4, 1 collector": (4, 1)}
 PARTITIONS |= {"2, 2 collectors": (2, 2), "4, 4 collectors": (4, 4)}
 """Partitions, and the collectors that add them up."""
@@ -119,24 +123,28 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--only-adding-up", action="store_true")
+    parser.add_argument("--load", choices=LOADS, help="this load alone, and no adding up by itself")
+    parser.add_argument("--bound", action="store_true", help="also collectors bound to one core")
     arguments = parser.parse_args()
     console.print(f"{os.cpu_count()} cores for all; {describe()}")
     postgres = Postgres()
     runs: dict[tuple[str, str], list[Run]] = {}
     try:
-        measure_adding_up(postgres, rounds=arguments.rounds)
+        if arguments.load is None:
+            measure_adding_up(postgres, rounds=arguments.rounds)
         if arguments.only_adding_up:
             return 0
         for number in range(arguments.rounds):
-            for load in LOADS:
-                for kind in ("embedded", "1 collector", "2 collectors", "4 collectors"):
+            for load in [arguments.load] if arguments.load else LOADS:
+                for kind in KINDS + BOUND_KINDS * arguments.bound:
                     run = measure(kind, load, postgres, seconds=arguments.seconds)
                     runs.setdefault((load, kind), []).append(run)
                     console.print(
                         f"round {number + 1}: {load}, {kind}: {run.acknowledged_per_second:,.0f}/s"
                     )
         show(runs)
-        console.print(sizes(postgres))
+        if arguments.load is None:
+            console.print(sizes(postgres))
     finally:
         postgres.server.close()
     return 0
@@ -155,9 +163,21 @@ def collectors(kind: str, url: str) -> Iterator[list[CollectorProcess]]:
                 environment["LEDGER_URL"] = url
             process = CollectorProcess(home, environment)
             stack.callback(process.kill)
-            process.start()
+            with _on_one_core(number) if kind.endswith(BOUND) else contextlib.nullcontext():
+                process.start()
             found.append(process)
         yield found
+
+
+@contextlib.contextmanager
+def _on_one_core(number: int) -> Iterator[None]:
+    """Have what is started meanwhile run on one core, as `taskset` does; collectors take turns."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {sorted(cores)[number % len(cores)]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def measure(kind: str, load: str, postgres: Postgres, *, seconds: float) -> Run:
@@ -442,7 +462,7 @@ def _cpu_seconds(pid: int, *, with_children: bool = False) -> float:
 
 def show(runs: dict[tuple[str, str], list[Run]]) -> None:
     """Print the medians."""
-    for load in LOADS:
+    for load in dict.fromkeys(load for load, _ in runs):
         table = Table(title=f"{load}, {LOADS[load][1]} connections", title_justify="left")
         columns = ("", "acknowledged/s", "in the sums/s", "p99 ms")
         for column in (*columns, "collectors' CPU", "PostgreSQL's CPU", "written ahead"):
