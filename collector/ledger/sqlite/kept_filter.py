@@ -21,8 +21,8 @@ from collector.runtime.private_files import make_private
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2
-"""1 had one bit for each id."""
+FORMAT = 3
+"""1 had one bit for each id, and 2 had two, otherwise placed."""
 MOST_HEADER_BYTES = 1024
 _RUN_OF = "SELECT token FROM run WHERE after_seq < ? ORDER BY after_seq DESC LIMIT 1"
 _LAST_SEQ = "SELECT seq FROM sqlite_sequence WHERE name = 'report'"

@@ -1,10 +1,10 @@
 """Tells of most new ids, without a look into the indexes, that they are not stored.
 
 A look-up in an index of millions of ids reads a page for each. Nearly all ids are new, so bits are
-kept in memory, and two of them are set for each id that may be stored: the place of one is the id's
-first bits (ids are hashes), and some bits that follow choose the other one near it. An id of which
-a bit is not set is new; the others are looked up. What is set is never cleared: so the ids of a
-commit that failed, or that were forgotten, are looked up in vain.
+kept in memory, in words of 64, and up to three bits of one word are set for each id that may be
+stored: the id's first bits (ids are hashes) choose the word, and some that follow choose the bits.
+An id of which a bit is not set is new; the others are looked up. What is set is never cleared: so
+the ids of a commit that failed, or that were forgotten, are looked up in vain.
 
 At a clean end the bits are kept in a file, which the next start reads, with the ids of the reports
 that came after (`kept_filter`). Where there is none that fits, the ids that were stored before are
@@ -16,6 +16,7 @@ the bits, or many were forgotten.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import sqlite3
 import sys
@@ -38,10 +39,15 @@ FEWEST_KEYS = 10_000
 LEAST_KEYS = 500_000
 """A filter has bits for so many at least: 512 KB."""
 BITS_PER_KEY = 5
-"""At least; up to twice as many. 7 % of new ids are looked up with 6.7, as for 10 million."""
-BLOCK_BITS = 64
-"""The two bits of an id are in one block, so that a slice of all ids has its own bits."""
-MOST_KEYS_PER_BIT = 1 / 3
+"""At least, or the bits are made again; up to twice as many. Of new ids, 10 % are looked up with 5,
+5.5 % with 6.7, as for 10 million, and 2.3 % with 10."""
+WORD_BITS = 64
+WORD_BYTES = WORD_BITS // 8
+MASK_BITS = 12
+"""So many of an id's bits choose those of its word."""
+_MASKS = 2**MASK_BITS
+_SPREAD = 0x9E3779B1
+"""A product by it has the first of its 32 bits spread evenly."""
 MOST_BITS = 2**29
 """64 MB; then ids are more than a tenth of a billion."""
 PREFIX_BITS = 8 * PREFIX_BYTES
@@ -96,8 +102,11 @@ class KeyFilter:
             if self._reading.take_news():
                 self._bits, self._reading = self._reading.bits, None
         elif kept >= FEWEST_KEYS and (self._bits is None or self._is_due(self._bits)):
+            # An id is kept for longer than its report, so there may be twice as many.
+            is_too_full = self._bits is not None and not self._is_outdated
+            keys = max(kept, self._bits.keys) if self._bits is not None and is_too_full else kept
             reading = self._recall(kept) or _Reading(
-                self._path, _Bits.for_keys(kept), slices=_slices_for(kept)
+                self._path, _Bits.for_keys(keys), slices=_slices_for(keys)
             )
             reading.add(unindexed)
             if reading.start():
@@ -138,36 +147,39 @@ def _slices_for(keys: int) -> int:
 
 
 class _Bits:
-    """Two bits for each key: that of its first bits, and another one in the same block."""
+    """Bits of one word for each key: its first bits choose the word, and the last ones the bits."""
 
     def __init__(self, content: bytearray, *, keys: int = 0) -> None:
         self.bytes = content
-        self.shift = PREFIX_BITS - ((len(content) * 8).bit_length() - 1)
+        self.words = memoryview(content).cast("Q")
+        self.shift = PREFIX_BITS - (len(self.words).bit_length() - 1)
         self.keys = keys
+        """About how many have been added, without those whose bits were set."""
 
     @classmethod
     def for_keys(cls, keys: int) -> _Bits:
         """Return bits for so many keys, none of which is set."""
         bits = max(keys, LEAST_KEYS) * BITS_PER_KEY
-        size = max(SLICES * BLOCK_BITS, min(MOST_BITS, 1 << (bits - 1).bit_length()))
+        size = max(SLICES * WORD_BITS, min(MOST_BITS, 1 << (bits - 1).bit_length()))
         return cls(bytearray(size // 8))
 
     @staticmethod
     def is_size(size_bytes: int) -> bool:
         """Tell whether bits may take so much."""
-        return BLOCK_BITS // 8 <= size_bytes <= MOST_BITS // 8 and size_bytes.bit_count() == 1
+        return WORD_BYTES <= size_bytes <= MOST_BITS // 8 and size_bytes.bit_count() == 1
 
     @property
     def is_too_full(self) -> bool:
         size = len(self.bytes) * 8
-        return size < MOST_BITS and self.keys > size * MOST_KEYS_PER_BIT
+        return size < MOST_BITS and self.keys * BITS_PER_KEY > size
 
     def found(self, keys: Sequence[bytes]) -> list[bytes]:
         """Return the keys whose bits are set."""
+        masks = _masks()
         return [
             key
             for key, prefix in zip(keys, _prefixes_of(keys), strict=True)
-            if all(self.bytes[bit >> 3] >> (bit & 7) & 1 for bit in _places(prefix, self.shift))
+            if not ~self.words[prefix >> self.shift] & masks[prefix & _MASKS - 1]
         ]
 
     def set(self, keys: Iterable[bytes]) -> None:
@@ -176,30 +188,41 @@ class _Bits:
 
     def claim(self, keys: Sequence[bytes]) -> list[bytes]:
         """Set the bits of keys; return the keys whose bits were set before."""
-        known, shift, following = self.bytes, self.shift, _following(self.shift)
+        words, shift, masks, of_mask = self.words, self.shift, _masks(), _MASKS - 1
         found = []
-        for key, prefix in zip(keys, _prefixes_of(keys), strict=True):  # as `_places` has them
-            bit = prefix >> shift
-            other = bit ^ prefix & following
-            place, mask = bit >> 3, 1 << (bit & 7)
-            if (byte := known[place]) & mask:
-                place, mask = other >> 3, 1 << (other & 7)
-                if (byte := known[place]) & mask:
-                    found.append(key)
-                else:
-                    known[place] = byte | mask
+        for key, prefix in zip(keys, _prefixes_of(keys), strict=True):
+            place, mask = prefix >> shift, masks[prefix & of_mask]
+            word = words[place]
+            if word & mask == mask:
+                found.append(key)
             else:
-                known[place] = byte | mask
-                known[other >> 3] |= 1 << (other & 7)
-        self.keys += len(keys)
+                words[place] = word | mask
+        self.keys += len(keys) - len(found)
         return found
 
-    def merge(self, first: int, piece: bytes, keys: int) -> None:
+    def merge(self, first: int, piece: bytearray, keys: int) -> None:
         """Set the bits that are set in a piece, which begins at a byte."""
         last = first + len(piece)
         merged = int.from_bytes(self.bytes[first:last]) | int.from_bytes(piece)
         self.bytes[first:last] = merged.to_bytes(len(piece))
         self.keys += keys
+
+
+@functools.cache
+def _masks() -> Sequence[int]:
+    """Return the bits of a word by the last bits of a key's prefix: three of them, or two.
+
+    Files have bits that were set by these, so they have to stay as they are.
+    """
+    masks = array("Q")
+    for number in range(_MASKS):
+        first = number % WORD_BITS
+        second = (first + 1 + (number // WORD_BITS) % (WORD_BITS - 1)) % WORD_BITS
+        third = (number * _SPREAD % 2**32) // (2**32 // WORD_BITS)
+        masks.append(1 << first | 1 << second | 1 << third)
+    if sys.byteorder != "little":  # files say the same on all machines
+        masks.byteswap()
+    return tuple(masks)
 
 
 def _prefixes_of(keys: Sequence[bytes]) -> Sequence[int]:
@@ -261,7 +284,7 @@ class _Reading(_Background):
         super().__init__(path)
         self.bits = bits
         """Of the writing thread alone."""
-        self._read_pieces: deque[tuple[int, bytes, int]] = deque()
+        self._read_pieces: deque[tuple[int, bytearray, int]] = deque()
         self._slices = self._slices_left = slices
 
     def add(self, keys: Iterable[bytes]) -> None:
@@ -280,7 +303,7 @@ class _Reading(_Background):
             self._read_pieces.append(self._read(db, number))
             yield
 
-    def _read(self, db: sqlite3.Connection, number: int) -> tuple[int, bytes, int]:
+    def _read(self, db: sqlite3.Connection, number: int) -> tuple[int, bytearray, int]:
         """Return the bits of a slice of all keys, from one snapshot: keys move between indexes."""
         slice_bytes = len(self.bits.bytes) // self._slices
         piece = bytearray(slice_bytes)
@@ -294,8 +317,8 @@ class _Reading(_Background):
         ]
         db.execute("COMMIT")
         prefixes = _decoded("".join(text or "" for (text,) in texts))
-        _set(piece, prefixes, shift=self.bits.shift, first=first)
-        return number * slice_bytes, bytes(piece), len(prefixes)
+        _set(memoryview(piece).cast("Q"), prefixes, shift=self.bits.shift, first=first)
+        return number * slice_bytes, piece, len(prefixes)
 
 
 class _Recall(_Background):
@@ -339,7 +362,7 @@ class _Recall(_Background):
             if count < last - first:  # some were purged, their ids not
                 return
             prefixes = _decoded(text or "")
-            _set(found.bytes, prefixes, shift=found.shift, first=0)
+            _set(found.words, prefixes, shift=found.shift, first=0)
             found.keys += len(prefixes)
             yield
         self._found = found
@@ -357,22 +380,8 @@ def _decoded(text: str) -> array[int]:
     return _numbers(bytes.fromhex(text))
 
 
-def _set(bits: bytearray, prefixes: array[int], *, shift: int, first: int) -> None:
-    """Set the bits of keys, by their first bytes; `first` is the prefix of the first block."""
-    following = _following(shift)
+def _set(words: memoryview[int], prefixes: array[int], *, shift: int, first: int) -> None:
+    """Set the bits of keys, by their first bytes; `first` is the first prefix of the words."""
+    masks, of_mask = _masks(), _MASKS - 1
     for prefix in prefixes:
-        bit = (prefix - first) >> shift
-        other = bit ^ prefix & following
-        bits[bit >> 3] |= 1 << (bit & 7)
-        bits[other >> 3] |= 1 << (other & 7)
-
-
-def _places(prefix: int, shift: int) -> tuple[int, int]:
-    """Return the places of the bits of a key, by its first bytes."""
-    bit = prefix >> shift
-    return bit, bit ^ prefix & _following(shift)
-
-
-def _following(shift: int) -> int:
-    """Return which bits of a prefix choose the second place: such as do not choose the block."""
-    return min(1 << shift, BLOCK_BITS) - 1
+        words[prefix - first >> shift] |= masks[prefix & of_mask]

@@ -196,6 +196,20 @@ def test_it_is_made_anew_when_it_is_too_full_or_many_ids_were_forgotten(path):
         assert store(ledger, *range(20_000)) == 20_000
 
 
+def test_it_has_room_for_ids_that_are_kept_for_longer_than_their_reports(path):
+    with closing(SqliteLedger(path)) as ledger:
+        store(ledger, *range(5000))
+    ids, read = KeyFilter(path), []
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not ids.is_complete or ids._reading is not None or ids._bits.is_too_full:
+        assert time.monotonic() < deadline
+        ids.keep_up(100, [])
+        read += [] if ids._reading in read else [ids._reading]
+        time.sleep(0.001)
+    assert len([each for each in read if each is not None]) == 2
+    assert ids._bits.keys == 5000
+
+
 def test_what_cannot_be_read_leaves_every_id_to_be_looked_up(path, monkeypatch, caplog):
     def fails(*_):
         raise sqlite3.OperationalError("made up")
@@ -339,7 +353,7 @@ def _be_of_fewer_reports(content: bytes) -> bytes:
 
 
 def _be_newer(content: bytes) -> bytes:
-    return content.replace(b'"format":2', b'"format":3', 1)
+    return content.replace(b'"format":3', b'"format":4', 1)
 
 
 def _be_nothing(_: bytes) -> bytes:
@@ -348,7 +362,7 @@ def _be_nothing(_: bytes) -> bytes:
 
 def _be_no_power_of_two(_: bytes) -> bytes:
     return (
-        b'{"format":2,"ledger_id":"","last_seq":1,"run":"","keys":1,"size_bytes":3,"crc32":1}\nxyz'
+        b'{"format":3,"ledger_id":"","last_seq":1,"run":"","keys":1,"size_bytes":3,"crc32":1}\nxyz'
     )
 
 
