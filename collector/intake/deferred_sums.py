@@ -52,8 +52,9 @@ class DeferredSums:
     """
 
     def __init__(
-        self, ledger: EmbeddedLedger, *, metrics: Metrics, on_added_up: Callable[[], None]
+        self, ledger: EmbeddedLedger, *, metrics: Metrics, on_added_up: Callable[[int], None]
     ) -> None:
+        """`on_added_up` is called after each fold, with the number of its reports."""
         self._ledger = ledger
         self._metrics = metrics
         self._on_added_up = on_added_up
@@ -163,12 +164,13 @@ class DeferredSums:
         if goes_on:
             self._fold = fold
             return
+        reports = fold.stored_reports - self._added_reports
         self._added_reports = fold.stored_reports
         self._deferred_since = fold.began_at
         self._outage.recovered()
         self._fold_after_seconds = fold_after_seconds(fold.took_seconds)
         self._metrics.fold_seconds.observe(fold.took_seconds)
-        self._on_added_up()
+        self._on_added_up(reports)
 
     def _note_added_up(self) -> None:
         """Note that all reports are in the sums, after a commit that was not deferred."""

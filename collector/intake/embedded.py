@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 QUIET_SECONDS = 1.0
 """After this time without a request, what the load before it left free is given back."""
+LARGE_FOLD_REPORTS = 65_536
+"""So does a fold of so many reports or more, which takes some 60 bytes for each of its rows."""
 
 
 class EmbeddedIngest:
@@ -41,7 +43,7 @@ class EmbeddedIngest:
         self._now_millis = options.now_millis
         self.commits = CommitSignal()
         self._writer = GroupCommit(self._record, options, on_answered=self.commits.notify)
-        self._sums = DeferredSums(ledger, metrics=options.metrics, on_added_up=self._notify)
+        self._sums = DeferredSums(ledger, metrics=options.metrics, on_added_up=self._note_added_up)
         self._sums.note_unfolded(unfolded_reports)
         self._purge = Purge(ledger, options)
         self._quiet_at: float | None = None
@@ -154,6 +156,8 @@ class EmbeddedIngest:
             log.warning("old reports could not be purged: %s", error, exc_info=not is_expected)
             self._purge.postpone()
 
-    def _notify(self) -> None:
-        self._quiet_at = time.monotonic() + QUIET_SECONDS
+    def _note_added_up(self, reports: int) -> None:
         self._writer.call_in_loop(self.commits.notify)
+        if reports >= LARGE_FOLD_REPORTS:
+            free_memory.give_back()
+        self._quiet_at = time.monotonic() + QUIET_SECONDS

@@ -213,6 +213,23 @@ async def test_memory_is_given_back_once_it_is_quiet_after_adding_up(monkeypatch
         assert world.ingest._quiet_at is None
 
 
+@pytest.mark.parametrize(("large", "given_back_after"), [(1, [1]), (2, [])])
+async def test_memory_is_given_back_after_a_large_fold_at_once(
+    monkeypatch, large, given_back_after
+):
+    given_back: list[int] = []
+    monkeypatch.setattr(embedded, "QUIET_SECONDS", 120)
+    monkeypatch.setattr(embedded, "LARGE_FOLD_REPORTS", large)
+    monkeypatch.setattr(
+        embedded.free_memory, "give_back", lambda: given_back.append(world.ledger.folds)
+    )
+    async with World() as world:
+        await asyncio.gather(await world.hold_a_commit_and_queue("a"))
+        await world.ingest.catch_up()
+        assert world.ledger.folds == 1
+        assert given_back == given_back_after
+
+
 async def test_nobody_is_answered_before_the_commit_has_ended():
     async with World() as world:
         held = await world.hold_a_commit()
@@ -766,7 +783,7 @@ def test_commits_that_follow_each_other_do_not_make_the_oldest_report_younger(mo
     """Else reports that keep coming would be in no sum for ever."""
     clock = Clock()
     monkeypatch.setattr(deferred_sums, "time", clock)
-    sums = DeferredSums(MemoryLedger(), metrics=Metrics(), on_added_up=lambda: None)
+    sums = DeferredSums(MemoryLedger(), metrics=Metrics(), on_added_up=lambda _: None)
     sums.note_commit([Receipt(1, 0)], is_deferred=False)
     for _ in range(40):
         clock.now_seconds += 0.03
@@ -780,7 +797,7 @@ def test_a_commit_after_a_pause_adds_up_at_once_but_not_what_others_left(monkeyp
     """Else one after a long step, such as indexing ids, would wait for a whole fold."""
     clock = Clock()
     monkeypatch.setattr(deferred_sums, "time", clock)
-    sums = DeferredSums(MemoryLedger(), metrics=Metrics(), on_added_up=lambda: None)
+    sums = DeferredSums(MemoryLedger(), metrics=Metrics(), on_added_up=lambda _: None)
     assert not sums.defers_next
     sums.note_commit([Receipt(1, 0)], is_deferred=False)
     sums.note_commit([Receipt(1, 0)], is_deferred=True)
