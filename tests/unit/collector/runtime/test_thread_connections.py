@@ -30,6 +30,21 @@ def in_thread(work: Callable[[], object]) -> Future[object]:
     return future
 
 
+def used_by_a_thread(connections: ThreadConnections) -> tuple[Future[object], threading.Event]:
+    """Return what a query will answer, before which the thread waits for the event."""
+    used, may_end = threading.Event(), threading.Event()
+
+    def work() -> int:
+        with connections.use() as db:
+            used.set()
+            assert may_end.wait(60)
+            return int(db.execute("SELECT 7").fetchone()[0])
+
+    done = in_thread(work)
+    assert used.wait(60)
+    return done, may_end
+
+
 def test_each_thread_has_one_connection_of_its_own():
     connections = ThreadConnections(in_memory)
 
@@ -88,16 +103,7 @@ def test_a_query_is_interrupted_by_the_close_and_so_is_the_next():
 
 def test_what_happens_between_two_queries_is_waited_for():
     connections = ThreadConnections(in_memory)
-    used, may_end = threading.Event(), threading.Event()
-
-    def work() -> int:
-        with connections.use() as db:
-            used.set()
-            assert may_end.wait(60)
-            return int(db.execute("SELECT 7").fetchone()[0])
-
-    done = in_thread(work)
-    assert used.wait(60)
+    done, may_end = used_by_a_thread(connections)
     closing = in_thread(connections.close)
     assert not closing.done()
     may_end.set()
@@ -109,16 +115,7 @@ def test_a_query_that_does_not_end_does_not_hold_up_the_close(monkeypatch, caplo
     """Its connection stays open, rather than being freed under it."""
     monkeypatch.setattr(thread_connections, "CLOSE_SECONDS", 0.05)
     connections = ThreadConnections(in_memory)
-    used, may_end = threading.Event(), threading.Event()
-
-    def work() -> int:
-        with connections.use() as db:
-            used.set()
-            assert may_end.wait(60)
-            return int(db.execute("SELECT 7").fetchone()[0])
-
-    done = in_thread(work)
-    assert used.wait(60)
+    done, may_end = used_by_a_thread(connections)
     with caplog.at_level(logging.WARNING):
         connections.close()
     assert caplog.messages == ["an SQLite file stays open in 1 threads: a query does not end"]
