@@ -27,7 +27,8 @@ from collector.reports.contacts import Reason
 from collector.reports.decode import BodyTooLargeError, UnreadableBodyError
 from collector.reports.report import Refusal
 from collector.runtime.http import answer_mark
-from collector.runtime.http.problem import ProblemDetails, ProblemResponse, details_of, nothing_at
+from collector.runtime.http.problem import ProblemDetails, ProblemResponse, nothing_at
+from collector.runtime.http.problem_fields import details_of
 
 RETRY_AFTER_SECONDS = 2
 MOST_NAMED_ERRORS = 100

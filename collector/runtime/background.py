@@ -11,4 +11,5 @@ async def end_all(tasks: Collection[asyncio.Task[Any]]) -> None:
     """Cancel the tasks and return once each has ended; what one raised stays in it."""
     for task in tasks:
         task.cancel()
-    await asyncio.wait(tasks)
+    if tasks:  # asyncio refuses to wait for none
+        await asyncio.wait(tasks)

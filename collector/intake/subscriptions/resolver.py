@@ -72,8 +72,7 @@ class Subscriptions:
 
     async def close(self) -> None:
         """End what is still asked, and close the connections to the panels."""
-        if self._asking:
-            await end_all(tuple(self._asking.values()))
+        await end_all(tuple(self._asking.values()))
         for panel in self._panels.values():
             await panel.close()
 

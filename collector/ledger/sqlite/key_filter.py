@@ -103,8 +103,8 @@ class KeyFilter:
                 self._bits, self._reading = self._reading.bits, None
         elif kept >= FEWEST_KEYS and (self._bits is None or self._is_due(self._bits)):
             # An id is kept for longer than its report, so there may be twice as many.
-            is_too_full = self._bits is not None and not self._is_outdated
-            keys = max(kept, self._bits.keys) if self._bits is not None and is_too_full else kept
+            known = 0 if self._bits is None or self._is_outdated else self._bits.keys
+            keys = max(kept, known)
             reading = self._recall(kept) or _Reading(
                 self._path, _Bits.for_keys(keys), slices=_slices_for(keys)
             )

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Any
 
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
-MEDIA_TYPE = "application/problem+json"
-NO_TYPE = "about:blank"
-"""The type of a problem that its status says all of (RFC 9457, section 4.2.1)."""
+from collector.runtime.http.problem_fields import MEDIA_TYPE, NO_TYPE, details_of
 
 
 class ProblemDetails(BaseModel):
@@ -27,15 +24,6 @@ class ProblemResponse(JSONResponse):
     """An answer with problem details."""
 
     media_type = MEDIA_TYPE
-
-
-def details_of(status: int) -> dict[str, Any]:
-    """Return the fields of a problem that follow from its status."""
-    try:
-        title = HTTPStatus(status).phrase
-    except ValueError:
-        title = "Error"
-    return {"type": NO_TYPE, "title": title, "status": status}
 
 
 def problem_answer(

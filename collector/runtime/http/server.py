@@ -16,19 +16,15 @@ import uvicorn
 
 from collector.runtime.http.direct import DirectRoute, serving_directly
 from collector.runtime.http.limits import BoundedProtocol, bounded
+from collector.runtime.http.problem_fields import MEDIA_TYPE, details_of
 from collector.runtime.listening import NotStartedError
 
 START_POLL_SECONDS = 0.01
 _STOPPING = json.dumps(
-    {
-        "type": "about:blank",
-        "title": "Service Unavailable",
-        "status": 503,
-        "detail": "this program is stopping; retry when it runs again",
-    }
+    details_of(503) | {"detail": "this program is stopping; retry when it runs again"}
 ).encode()
 _STOPPING_HEADERS = (
-    (b"content-type", b"application/problem+json"),
+    (b"content-type", MEDIA_TYPE.encode()),
     (b"content-length", str(len(_STOPPING)).encode()),
     (b"retry-after", b"5"),
 )

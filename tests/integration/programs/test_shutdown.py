@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from contextlib import closing
+from pathlib import Path
 
 import httpx
 import pytest
@@ -21,7 +22,7 @@ from collector.contacts import store_contacts
 from collector.intake.subscriptions.resolver import Subscriptions
 from collector.ledger.sqlite.writer import SqliteLedger
 from collector.metrics import Metrics
-from collector.runtime.http.problem import MEDIA_TYPE
+from collector.runtime.http.problem_fields import MEDIA_TYPE
 from collector.runtime.http.server import Server, Signals, serving
 from collector.service import READER_THREADS
 from marzban_bridge.reconcile.work_queue import Urgency
@@ -68,6 +69,16 @@ async def test_a_waiting_reader_that_goes_away_in_that_moment_is_gone(tmp_path):
         assert reader.cancelled()
 
 
+def run_script(script: str, path: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", script, str(path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
 READER_CLOSED_UNDER_ITS_QUERIES = """
 import sqlite3, sys, threading
 from pathlib import Path
@@ -101,13 +112,7 @@ def test_a_reader_is_closed_under_its_queries(tmp_path):
     """The export's threads still read when a collector ends; it crashed then."""
     path = tmp_path / "ledger.sqlite3"
     SqliteLedger(path).close()
-    done = subprocess.run(
-        [sys.executable, "-c", READER_CLOSED_UNDER_ITS_QUERIES, str(path)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run_script(READER_CLOSED_UNDER_ITS_QUERIES, path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.split() == ["interrupted"] * 4
 
@@ -168,13 +173,7 @@ def test_a_second_signal_does_not_keep_an_agent_from_closing_its_state(tmp_path)
         '[[source]]\nname = "x"\nkind = "xray-vars"\nurl = "http://127.0.0.1:9/debug/vars"\n'
     )
     config.chmod(0o600)
-    done = subprocess.run(
-        [sys.executable, "-c", AGENT_CLOSED_SLOWLY, str(config)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run_script(AGENT_CLOSED_SLOWLY, config)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
 

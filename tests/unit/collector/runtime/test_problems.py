@@ -15,7 +15,8 @@ from collector.field_descriptions import DESCRIPTIONS as COLLECTOR_FIELDS
 from collector.reports.decode import decode
 from collector.runtime.http.api_page import api_page
 from collector.runtime.http.field_descriptions import is_described, named_parts
-from collector.runtime.http.problem import MEDIA_TYPE, details_of, nothing_at, problem_answer
+from collector.runtime.http.problem import nothing_at, problem_answer
+from collector.runtime.http.problem_fields import MEDIA_TYPE, details_of
 from collector.settings import Settings as CollectorSettings
 from marzban_bridge.app import create_app as create_bridge
 from marzban_bridge.config.settings import Settings as BridgeSettings
